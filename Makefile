@@ -1,0 +1,102 @@
+# Everything one runs here. `make help` lists it; the two commands of the README are `make book`
+# and `make test`. Each prepares .venv by itself.
+
+# Any Python that has wheels for every pin.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& echo $$p && break; done)
+# PyPI's torch for Linux is the CUDA build, several GB with its libraries. Empty: use pip's own index.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# quick, full or paper: how long the chapters train.
+EQREG_MODE ?= quick
+PORT ?= 8000
+export EQREG_MODE TORCH_INDEX
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+BUILT := _build/html/index.html
+
+# The stamp of a finished set-up. Its name holds a hash of the pins and of this folder (a venv does
+# not survive being moved), so an interrupted or outdated set-up is never taken for a good one.
+READY := .venv/.ready-$(shell (echo "$(CURDIR)"; cat requirements.lock pyproject.toml) | git hash-object --stdin)
+
+# What the pages depend on besides their own text.
+CODE = $(sort $(shell find eqreg artifacts -type f ! -path '*/__pycache__/*'))
+CODE_HASH = $(shell (echo $(EQREG_MODE) $(CODE); git hash-object $(CODE) requirements.lock) | git hash-object --stdin)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # the order of `test` is meant
+.PHONY: help setup book serve test lint types unit notebooks browser bench sync lock wheel clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## .venv with exactly the packages of requirements.lock
+
+$(READY):
+	@echo "== setup =="
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	@test -z "$(TORCH_INDEX)" || $(PIP) install --quiet --no-deps --retries 1 --timeout 15 \
+		--index-url "$(TORCH_INDEX)" $$(grep -E '^torch(vision)?==' requirements.lock) \
+		|| echo "torch: nothing from $(TORCH_INDEX), taking the build of pip's own index"
+	$(PIP) install --quiet --no-deps --no-compile -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python book/scripts/env.py check
+	@touch $@
+
+book: setup ## execute the notebooks, build the pages, print where they are
+	@echo "== book ($(EQREG_MODE)) =="
+	@# Executed cells are cached by their own text: new code, new cache.
+	@test -e _build/.code-$(CODE_HASH) || { rm -rf _build; mkdir _build; touch _build/.code-$(CODE_HASH); }
+	@# A warning is reported only when its page is read: after a failed build, read all pages again.
+	@test -e _build/.finished || rm -rf _build/.doctrees
+	@rm -f _build/.finished
+	$(BIN)/jupyter-book build . -W -n --keep-going
+	@touch _build/.finished
+	@echo "The book is at $(CURDIR)/$(BUILT)"
+
+serve: book ## show the book at http://localhost:8000 (PORT=8000)
+	@echo "http://localhost:$(PORT)  (Ctrl-C stops it)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+test: setup lint types unit notebooks book browser ## everything that must pass
+
+lint: setup ## style, and what is derived from one source
+	@echo "== lint =="
+	$(BIN)/ruff check eqreg tests benchmarks book/scripts
+	$(BIN)/ruff format --check eqreg tests benchmarks book/scripts
+	$(BIN)/python book/scripts/sync.py --check
+
+types: setup ## annotations of the library
+	@echo "== types =="
+	$(BIN)/mypy
+
+unit: setup ## unit tests, property tests, examples in docstrings
+	@echo "== unit =="
+	$(BIN)/pytest eqreg tests/unit tests/property tests/notebooks
+
+notebooks: setup ## execute every notebook; its asserts are the tests
+	@echo "== notebooks =="
+	$(BIN)/pytest --nbval-lax --nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
+
+browser: book ## open the built pages in Chromium
+	@echo "== browser =="
+	$(BIN)/pytest tests/browser
+
+bench: setup ## time and memory, printed as ratios
+	@set -e; for file in benchmarks/*.py; do echo "== $$file =="; $(BIN)/python $$file; done
+
+sync: setup ## rewrite badges, links and versions from _config.yml and pyproject.toml
+	$(BIN)/python book/scripts/sync.py
+	$(BIN)/python book/scripts/env.py conda
+
+lock: ## resolve the pins of pyproject.toml anew into requirements.lock
+	$(PYTHON) book/scripts/env.py lock
+
+wheel: setup ## dist/: wheel and sdist
+	$(BIN)/python -m build --no-isolation
+
+clean: ## remove what was built (.venv stays)
+	rm -rf _build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

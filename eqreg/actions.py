@@ -1,0 +1,180 @@
+"""How group elements act on tensors: turn the picture, permute the channels.
+
+Images are tensors ``(..., C, H, W)``. Multiples of 90 degrees are exact permutations of pixels; other
+angles are interpolated bilinearly about the image centre.
+"""
+
+from __future__ import annotations
+
+from math import cos, radians, sin
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .fields import FieldType
+from .groups import C4, Element, Group
+
+_MIN_IMAGE_DIMS = 2
+_QUARTER = 90.0
+
+
+def quarter_turns(g: Element | int, group: Group = C4) -> int | None:
+    """Number of exact 90-degree turns in ``g``, or None if ``g`` needs interpolation."""
+    turns, rest = divmod(group.angle(g), _QUARTER)
+    return int(turns) if rest == 0 else None
+
+
+def rotate(x: Tensor, g: Element | int, group: Group = C4) -> Tensor:
+    r"""Rotate (and mirror) images: :math:`(\pi_g x)(p) = x(g^{-1}p)`, counter-clockwise.
+
+    With the default group ``rotate(x, k)`` is ``torch.rot90(x, k, (-2, -1))``. An element with a flip
+    mirrors left and right before it turns.
+
+    Args:
+        x: images ``(..., H, W)``; of any dtype if the angle is a multiple of 90 degrees, else floating.
+        g: element of ``group``; an int is a number of turns.
+        group: the group that ``g`` is taken from.
+
+    Returns:
+        A new tensor ``(..., H, W)``; ``(..., W, H)`` after an odd number of quarter turns. Interpolated
+        rotations are zero where the source lies outside the image; see :func:`valid_mask`.
+
+    Raises:
+        TypeError: if ``x`` is not a tensor, or not floating where interpolation is needed.
+        ValueError: if ``x`` has fewer than two dimensions.
+
+    Taught in: notebooks/01.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"expected images as a tensor (..., H, W), got {type(x).__name__}")
+    if x.ndim < _MIN_IMAGE_DIMS:
+        raise ValueError(f"expected images (..., H, W), got shape {tuple(x.shape)}")
+    g = group.element(g)
+    if g.flip:
+        x = x.flip(-1)
+    turns = quarter_turns(g, group)
+    if turns is not None:
+        return torch.rot90(x, turns, (-2, -1))
+    if not x.is_floating_point():
+        raise TypeError(
+            f"rotating by {group.angle(g):g} degrees interpolates and needs floating point images, got {x.dtype}"
+        )
+    h, w = x.shape[-2:]
+    grid = _source_grid(h, w, group.angle(g), x.device, x.dtype)
+    # grid_sample reads coordinates in [-1, 1] between the centres of the outer pixels.
+    scale = torch.tensor([max(w - 1, 1), max(h - 1, 1)], device=x.device, dtype=x.dtype)
+    flat = x.reshape(1, -1, h, w)
+    out = F.grid_sample(flat, (2 * grid / scale)[None], padding_mode="zeros", align_corners=True)
+    return out.reshape(x.shape)
+
+
+def valid_mask(
+    size: tuple[int, int],
+    g: Element | int,
+    group: Group = C4,
+    *,
+    margin: float = 0.0,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Pixels of a rotated image whose value comes from inside the image.
+
+    Args:
+        size: height and width of the image, in pixels.
+        g: element of ``group``.
+        group: the group that ``g`` is taken from.
+        margin: further pixels to drop along the source image's border, for example half a receptive field.
+        device: device of the mask.
+
+    Returns:
+        A bool tensor ``(H, W)``, all true for multiples of 90 degrees at margin 0.
+    """
+    h, w = size
+    grid = _source_grid(h, w, group.angle(g), torch.device(device or "cpu"), torch.float64)
+    # A rounding error must not drop border pixels of exact rotations.
+    reach = torch.tensor([w - 1, h - 1], device=grid.device, dtype=grid.dtype) / 2 - margin + 1e-9
+    return (grid.abs() <= reach).all(-1)
+
+
+def permute_channels(z: Tensor, g: Element | int, field: FieldType) -> Tensor:
+    r"""Apply :math:`\rho(g)` to the channels: each regular field is permuted, trivial ones stay.
+
+    For a cyclic group this is ``roll(+k)`` along the group axis of every regular field.
+
+    Args:
+        z: features ``(..., C, H, W)`` with ``C == field.channels``.
+        g: element of ``field.group``.
+        field: type of the features.
+
+    Returns:
+        Features of the same shape.
+
+    Raises:
+        ValueError: if the number of channels does not fit the field.
+
+    Taught in: notebooks/01.
+    """
+    if z.ndim <= _MIN_IMAGE_DIMS or z.shape[-3] != field.channels:
+        raise ValueError(
+            f"{field!r} needs features (..., {field.channels}, H, W), got shape {tuple(z.shape)}"
+        )
+    parts, start = [], 0
+    source = _inverse(field.group.permutation(g))
+    for count, kind in field.terms:
+        width = count * (field.group.order if kind == "r" else 1)
+        part = z.narrow(-3, start, width)
+        start += width
+        if kind == "r" and source != tuple(range(len(source))):
+            part = part.unflatten(-3, (count, field.group.order))
+            # Whole blocks move, never single entries: cat keeps no index tensor alive for backward.
+            part = torch.cat([part.narrow(-3, s, n) for s, n in _runs(source)], -3).flatten(-4, -3)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -3)
+
+
+def act(z: Tensor, g: Element | int, field: FieldType) -> Tensor:
+    r"""Action on a feature field: :math:`(g\cdot f)(p) = \rho(g)\, f(g^{-1}p)`.
+
+    Args:
+        z: features ``(..., C, H, W)`` with ``C == field.channels``.
+        g: element of ``field.group``.
+        field: type of the features.
+
+    Returns:
+        The transformed features: permuted channels of rotated maps.
+
+    >>> from eqreg import C4
+    >>> z = torch.arange(4.0).reshape(1, 4, 1, 1)
+    >>> act(z, 1, C4.field("1r")).flatten().tolist()
+    [3.0, 0.0, 1.0, 2.0]
+
+    Taught in: notebooks/01.
+    """
+    return rotate(permute_channels(z, g, field), g, field.group)
+
+
+def _source_grid(
+    h: int, w: int, degrees: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Coordinates (x, y) from the centre, in pixels, y downwards, that a rotation reads from: (H, W, 2)."""
+    ys = torch.arange(h, device=device, dtype=dtype) - (h - 1) / 2
+    xs = torch.arange(w, device=device, dtype=dtype) - (w - 1) / 2
+    y, x = torch.meshgrid(ys, xs, indexing="ij")
+    c, s = cos(radians(degrees)), sin(radians(degrees))
+    # The inverse rotation: clockwise on screen, where y points down.
+    return torch.stack([c * x - s * y, s * x + c * y], -1)
+
+
+def _inverse(permutation: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(permutation)), key=permutation.__getitem__))
+
+
+def _runs(source: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Split indices into runs of consecutive numbers: pairs (start, length)."""
+    runs: list[tuple[int, int]] = []
+    for s in source:
+        if runs and sum(runs[-1]) == s:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((s, 1))
+    return runs

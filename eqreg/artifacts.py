@@ -1,0 +1,45 @@
+"""Results of long runs that pages show beside what they train themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel carries the files inside the package, a checkout has them at its root.
+_PLACES = (_PACKAGE / "_artifacts", _PACKAGE.parent / "artifacts")
+_STAMP = ("device", "date", "version", "seeds", "hours")
+
+
+def load_artifact(name: str) -> dict[str, Any]:
+    """Read ``artifacts/<name>.json``.
+
+    Args:
+        name: without folder and ending, for example ``"rain13"``.
+
+    Returns:
+        The content. Its ``"stamp"`` says where the numbers come from: device, date, code version,
+        seeds and hours.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message names the places looked at.
+        ValueError: the file is not JSON or its stamp is incomplete.
+
+    >>> sorted(load_artifact("rain13")["stamp"])
+    ['date', 'device', 'hours', 'seeds', 'version']
+    """
+    paths = [place / f"{name}.json" for place in _PLACES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"load_artifact: expected {name}.json at {' or '.join(map(str, paths))}, found none"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"load_artifact: expected JSON in {path}: {error}") from error
+    missing = [key for key in _STAMP if key not in content.get("stamp", {})]
+    if missing:
+        raise ValueError(f"load_artifact: the stamp in {path} lacks {', '.join(missing)}")
+    return content

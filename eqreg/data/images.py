@@ -1,0 +1,149 @@
+"""Photographs that come inside the wheels of scikit-image and scikit-learn: nothing is downloaded.
+
+scikit-image can fetch further images from the network. We read the files of the installed package
+ourselves, so that a missing one is an error and never a download. Their licences are listed in
+``skimage/data/README.txt`` and ``sklearn/datasets/images/README.txt``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._extras import require
+
+# A fixed split: no photograph is in two parts. Settings are chosen on `val`; `test` is looked at
+# once.
+PHOTOGRAPHS: dict[str, dict[str, str]] = {
+    "train": {
+        "astronaut": "astronaut.png",
+        "brick": "brick.png",
+        "camera": "camera.png",
+        "coffee": "coffee.png",
+    },
+    "val": {"chelsea": "chelsea.png", "grass": "grass.png"},
+    "test": {
+        "china": "china.jpg",
+        "coins": "coins.png",
+        "flower": "flower.jpg",
+        "gravel": "gravel.png",
+        "motorcycle": "motorcycle_left.png",
+        "rocket": "rocket.jpg",
+    },
+}
+_IN_SKLEARN = ("china.jpg", "flower.jpg")
+# BT.601 luma of full-range RGB, the grey value of an 8-bit image viewer.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def photographs(split: str, *, color: bool = False, size: int | None = None) -> dict[str, Tensor]:
+    """The bundled photographs of one part of the split.
+
+    Args:
+        split: "train" (4 photographs), "val" (2) or "test" (6); see ``PHOTOGRAPHS``.
+        color: three channels; grey photographs (brick, camera, grass, coins, gravel) repeat
+            theirs. One channel if False.
+        size: cut the central square and reduce it to this side (pixels, bilinear with
+            anti-aliasing). None: as they are.
+
+    Returns:
+        name -> (C, H, W) float32 in [0, 1], in alphabetical order.
+
+    Raises:
+        ValueError: unknown split, or ``size`` is not positive or larger than a photograph.
+        FileNotFoundError: the installed wheel does not hold a photograph.
+        ImportError: scikit-image or scikit-learn is not installed; the message names the extra.
+
+    >>> {name: tuple(image.shape) for name, image in photographs("val").items()}
+    {'chelsea': (1, 300, 451), 'grass': (1, 512, 512)}
+    """
+    if split not in PHOTOGRAPHS:
+        raise ValueError(f"photographs: split must be one of {sorted(PHOTOGRAPHS)}, got {split!r}")
+    images = {}
+    for name, file in PHOTOGRAPHS[split].items():
+        image = _read(file)
+        if not color and image.shape[0] == 3:
+            image = torch.einsum("c,chw->hw", torch.tensor(_LUMA), image)[None]
+        elif color and image.shape[0] == 1:
+            image = image.expand(3, -1, -1).contiguous()
+        images[name] = image if size is None else _square(image, size, name)
+    return images
+
+
+def patches(
+    images: dict[str, Tensor], size: int, n: int, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Cut random square patches.
+
+    Photographs take turns, so the counts per photograph differ by at most one.
+
+    Args:
+        images: name -> (C, H, W), equal C; the result of :func:`photographs`.
+        size: side in pixels.
+        n: how many patches.
+        generator: source of the randomness (CPU).
+
+    Returns:
+        (n, C, size, size).
+
+    Raises:
+        ValueError: no image, ``n`` or ``size`` not positive, or a photograph smaller than a patch.
+    """
+    if not images:
+        raise ValueError("patches: expected at least one image, got none")
+    if n < 1 or size < 1:
+        raise ValueError(f"patches: n and size must be positive, got n={n}, size={size}")
+    for name, image in images.items():
+        if min(image.shape[-2:]) < size:
+            raise ValueError(
+                f"patches: {name} of shape {tuple(image.shape)} is smaller than a patch of side "
+                f"{size}"
+            )
+    cut = []
+    pool = list(images.values())
+    for i in range(n):
+        image = pool[i % len(pool)]
+        top, left = (
+            int(torch.randint(side - size + 1, (), generator=generator))
+            for side in image.shape[-2:]
+        )
+        cut.append(image[:, top : top + size, left : left + size])
+    return torch.stack(cut)
+
+
+def _read(file: str) -> Tensor:
+    """(C, H, W) float32 in [0, 1], C = 1 or 3, from a file inside an installed wheel."""
+    package = "sklearn" if file in _IN_SKLEARN else "skimage"
+    home = Path(require(package, extra="tasks").__file__).parent
+    path = home / ("datasets/images" if package == "sklearn" else "data") / file
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"photographs: expected {file} inside the installed {package}, found no {path}"
+        )
+    return read_image(path)
+
+
+def read_image(path: Path) -> Tensor:
+    """Read an image file: (C, H, W) float32 in [0, 1]; C = 1 if it is grey, else 3 (no alpha)."""
+    image = require("PIL.Image", extra="tasks")
+    with image.open(path) as picture:
+        pixels = np.array(picture.convert("L" if picture.mode == "L" else "RGB"))
+    return torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1).float() / 255
+
+
+def _square(image: Tensor, size: int, name: str) -> Tensor:
+    side = min(image.shape[-2:])
+    if not 1 <= size <= side:
+        raise ValueError(
+            f"photographs: size must be in [1, {side}] for {name} of shape {tuple(image.shape)}, "
+            f"got {size}"
+        )
+    top, left = ((n - side) // 2 for n in image.shape[-2:])
+    image = image[None, :, top : top + side, left : left + side]
+    return F.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)[
+        0
+    ].clamp(0, 1)

@@ -1,0 +1,5 @@
+"""Small readable restoration networks."""
+
+from .residual import ResidualNet
+
+__all__ = ["ResidualNet"]

@@ -1,0 +1,97 @@
+"""A plain residual network and its strictly equivariant twin."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from ..groups import Group
+
+
+class ResidualNet(nn.Module):
+    """``f(x) = x + body(x)``: convolutions and ReLUs predict what to change, no normalisation.
+
+    With ``strict=group`` the convolutions are group convolutions of the same width: the features
+    are regular fields of the group, and the network is equivariant whatever its weights. Its
+    filters are shared between the channels of a field, so it has about ``1 / group.order`` of the
+    parameters.
+
+    Args:
+        channels: of the image, in and out.
+        width: channels of the hidden layers; divisible by ``strict.order``.
+        depth: number of convolutions, at least 2.
+        kernel_size: odd; images keep their size.
+        strict: group of the twin; None for the plain network.
+
+    Raises:
+        ValueError: a size is out of range, or ``width`` does not fit the group.
+
+    >>> import torch
+    >>> ResidualNet(width=8, depth=3)(torch.rand(2, 1, 16, 16)).shape
+    torch.Size([2, 1, 16, 16])
+
+    Taught in: notebooks/13.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        width: int = 16,
+        depth: int = 6,
+        *,
+        kernel_size: int = 3,
+        strict: Group | None = None,
+    ) -> None:
+        if channels < 1 or width < 1:
+            raise ValueError(
+                f"ResidualNet: channels and width must be positive, got {channels} and {width}"
+            )
+        if depth < 2:
+            raise ValueError(f"ResidualNet: depth must be at least 2, got {depth}")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"ResidualNet: kernel_size must be odd, got {kernel_size}")
+        if strict is not None and width % strict.order:
+            raise ValueError(
+                f"ResidualNet: width must be divisible by the {strict.order} elements of {strict}, "
+                f"got {width}"
+            )
+        super().__init__()
+        widths = [channels, *[width] * (depth - 1), channels]
+        layers: list[nn.Module] = []
+        for i, (c_in, c_out) in enumerate(zip(widths, widths[1:], strict=False)):
+            layers += [_convolution(c_in, c_out, kernel_size, i, depth, strict), nn.ReLU()]
+        self.body = nn.Sequential(*layers[:-1])
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights such that the signal keeps its power from ReLU to ReLU; no biases."""
+        for layer in self.body:
+            if isinstance(layer, nn.ReLU):
+                continue
+            layer.reset_parameters()  # type: ignore[operator]  # uniform, variance 1 / (3 fan-in)
+            for name, parameter in layer.named_parameters():
+                # torch's default divides the power by 6 at each ReLU layer: a few layers on, the
+                # output is the biases, and training stalls. He et al. (2015): variance 2 / fan-in.
+                parameter.data.mul_(0.0 if name == "bias" else math.sqrt(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Restore images (B, C, H, W)."""
+        return x + self.body(x)
+
+
+def _convolution(
+    c_in: int, c_out: int, kernel_size: int, i: int, depth: int, strict: Group | None
+) -> nn.Module:
+    padding = kernel_size // 2
+    if strict is None:
+        return nn.Conv2d(c_in, c_out, kernel_size, padding=padding)
+    from ..strict import GroupConv2d
+
+    def hidden(channels: int) -> str:
+        return f"{channels // strict.order}r"
+
+    # Images are trivial fields, everything between them is regular.
+    field_in = strict.field(f"{c_in}t" if i == 0 else hidden(c_in))
+    field_out = strict.field(f"{c_out}t" if i == depth - 1 else hidden(c_out))
+    return GroupConv2d(field_in, field_out, kernel_size, padding=padding)

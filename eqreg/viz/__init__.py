@@ -1,0 +1,10 @@
+"""Figures that stand without a kernel: alt text, captions, colours for everyone, static sliders.
+
+matplotlib is imported when a figure is drawn, never when this package is imported, and neither
+pyplot's state nor the global settings are touched.
+"""
+
+from ._figure import COLORS, Picture, grid, show, subplots
+from ._slider import Slider, explore
+
+__all__ = ["COLORS", "Picture", "Slider", "explore", "grid", "show", "subplots"]

@@ -1,0 +1,114 @@
+"""Figures of restored images and of what a training run found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from ..metrics import psnr
+from ._figure import COLORS, as_image, subplots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_CELL = 1.75  # inches
+_TITLE = 8  # points
+
+
+def restorations(
+    clean: Tensor, rainy: Tensor, restored: Mapping[str, Tensor], *, residual: float = 0.3
+) -> Figure:
+    """One photograph in a column per method, and below it what is wrong with it.
+
+    The first row shows images in [0, 1] with their PSNR, the second the error ``image - clean``:
+    grey is right, white is rain left over, black is background taken for rain.
+
+    Args:
+        clean: (C, H, W).
+        rainy: (C, H, W).
+        restored: name -> (C, H, W).
+        residual: error shown as black or white.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: an image differs from ``clean`` in shape; the message names it.
+    """
+    columns = {"rainy": rainy, **restored}
+    for name, image in columns.items():
+        if image.shape != clean.shape:
+            raise ValueError(
+                f"restorations: expected {name} of shape {tuple(clean.shape)} like clean, got "
+                f"{tuple(image.shape)}"
+            )
+    n = len(columns) + 1
+    figure, axes = subplots(2, n, size=(n * _CELL, 2 * _CELL + 0.35))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    axes[0, 0].imshow(as_image(clean), cmap="gray", vmin=0, vmax=1)
+    axes[0, 0].set_title("clean", fontsize=_TITLE)
+    for (name, image), (top, bottom) in zip(columns.items(), axes[:, 1:].T, strict=True):
+        image = image.clamp(0, 1)
+        quality = float(psnr(image[None], clean[None]))
+        top.imshow(as_image(image), cmap="gray", vmin=0, vmax=1)
+        top.set_title(f"{name}\n{quality:.2f} dB", fontsize=_TITLE)
+        error = (image - clean).mean(0)
+        bottom.imshow(as_image(error), cmap="gray", vmin=-residual, vmax=residual)
+    axes[1, 0].text(0.5, 0.5, "error\n(grey = none)", ha="center", va="center", fontsize=_TITLE)
+    return figure
+
+
+def bars(
+    rows: Mapping[str, Sequence[float]], *, ylabel: str, baseline: float | None = None
+) -> Figure:
+    """One bar per method at the mean over the seeds, and every seed as a dot.
+
+    Args:
+        rows: method -> one number per seed.
+        ylabel: what the numbers are.
+        baseline: value of a dashed line, such as that of the input. Bars start there, or at 0.
+
+    Returns:
+        The figure.
+    """
+    figure, ax = subplots(size=(max(4.5, 1.05 * len(rows)), 3.2))
+    start = 0.0 if baseline is None else baseline
+    for i, (values, color) in enumerate(zip(rows.values(), _colors(), strict=False)):
+        ax.bar(i, np.mean(values) - start, 0.65, bottom=start, color=color, alpha=0.75)
+        spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [0.0]
+        ax.plot(i + np.asarray(spread), values, "o", color="black", markersize=3)
+    if baseline is not None:
+        ax.axhline(baseline, color="black", linestyle="--", linewidth=0.8)
+    ax.set_xticks(range(len(rows)), [name.replace(" ", "\n") for name in rows], fontsize=_TITLE)
+    ax.set_ylabel(ylabel)
+    return figure
+
+
+def layer_profile(errors: Mapping[str, Mapping[str, float]], *, ylabel: str) -> Figure:
+    """A number per layer, one curve per method, on a logarithmic scale.
+
+    Args:
+        errors: method -> layer -> number; methods need not have the same layers. Numbers below
+            1e-8, rounding errors of an exact symmetry, are drawn at 1e-8.
+        ylabel: what the numbers are.
+
+    Returns:
+        The figure.
+    """
+    figure, ax = subplots(size=(6.0, 3.4))
+    for (name, layers), color, marker in zip(errors.items(), _colors(), "osD^vPX*", strict=False):
+        values = np.maximum(list(layers.values()), 1e-8)
+        ax.semilogy(range(1, len(values) + 1), values, color=color, marker=marker, label=name)
+    ax.set_xlabel("layer")
+    ax.set_xticks(range(1, 1 + max(len(layers) for layers in errors.values())))
+    ax.set_ylabel(ylabel)
+    ax.legend(fontsize=_TITLE, frameon=False)
+    return figure
+
+
+def _colors() -> list[Any]:
+    return list(COLORS.values())

@@ -1,0 +1,203 @@
+"""What must hold on every page. Each check returns the faults it found, one line each."""
+
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+@dataclass
+class Visit:
+    """A page that was opened, and what happened while it loaded."""
+
+    page: object
+    site: str
+    console: list = field(default_factory=list)
+    failed: list = field(default_factory=list)
+    outside: list = field(default_factory=list)
+
+
+def visit(browser, site, path, **options):
+    """Open ``site/path``; requests to other hosts are recorded and refused."""
+    page = browser.new_page(viewport=DESKTOP, **options)
+    seen = Visit(page, site)
+
+    def watch(route):
+        url = route.request.url
+        if url.startswith(site + "/"):
+            route.continue_()
+        else:
+            seen.outside.append(url)
+            route.abort()
+
+    def note_response(response):
+        if response.status >= 400:
+            seen.failed.append(f"{response.status} {response.url}")
+
+    page.route("**/*", watch)
+    page.on("console", lambda m: seen.console.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: seen.console.append(str(error)))
+    page.on("requestfailed", lambda request: seen.failed.append(f"failed {request.url}"))
+    page.on("response", note_response)
+    page.goto(f"{site}/{path}")
+    # MathJax typesets after loading, and only then are its fonts asked for.
+    page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
+    page.wait_for_load_state("networkidle")
+    return seen
+
+
+def network_faults(seen):
+    return [
+        *(f"console error: {text}" for text in seen.console),
+        *(f"request failed: {text}" for text in seen.failed),
+        *(f"request to another host: {url}" for url in seen.outside),
+    ]
+
+
+MATHS = r"""() => {
+  const faults = [];
+  for (const e of document.querySelectorAll('.math'))
+    if (!e.querySelector('mjx-container')) faults.push('not typeset: ' + e.textContent.trim());
+  for (const e of document.querySelectorAll('mjx-merror, [data-mjx-error]'))
+    faults.push('maths error: ' + e.textContent);
+  const walk = document.createTreeWalker(document.querySelector('main') ?? document.body, 4);
+  for (let n = walk.nextNode(); n; n = walk.nextNode())
+    if (/\$[^$]+\$|\\\(|\\\[|\$\$/.test(n.data)
+        && !n.parentElement.closest('pre, code, script, style, mjx-container'))
+      faults.push('raw maths: ' + n.data.trim());
+  return faults;
+}"""
+
+
+def maths_faults(seen):
+    return seen.page.evaluate(MATHS)
+
+
+IMAGES = """() => {
+  const faults = [];
+  for (const i of document.images) {
+    const name = (i.getAttribute('src') || '').slice(0, 60);
+    if (!i.alt.trim()) faults.push('no alt text: ' + name);
+    if (i.complete && !i.naturalWidth) faults.push('not shown: ' + name);
+  }
+  return faults;
+}"""
+
+
+def image_faults(seen):
+    return seen.page.evaluate(IMAGES)
+
+
+def heading_faults(seen):
+    count = seen.page.locator("h1").count()
+    return [] if count == 1 else [f"{count} h1 headings, expected 1"]
+
+
+OVERFLOW = """() => {
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= width) return [];
+  const wide = e => e.getBoundingClientRect().right > width + 1;
+  const named = e => `${e.tagName.toLowerCase()}.${e.className}`;
+  const last = [...document.querySelectorAll('main *')].filter(wide).slice(0, 3).map(named);
+  return [`${document.documentElement.scrollWidth} px wide on ${width} px: ${last.join(', ')}`];
+}"""
+
+
+def phone_faults(seen):
+    """The page scrolls only downwards on a phone, with everything unfolded too."""
+    seen.page.set_viewport_size(PHONE)
+    folded = seen.page.evaluate(OVERFLOW)
+    seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    unfolded = seen.page.evaluate(OVERFLOW)
+    seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = false)")
+    seen.page.set_viewport_size(DESKTOP)
+    return folded or unfolded
+
+
+PICTURE = """slider => JSON.stringify([...(slider.closest('figure') ?? slider.parentElement)
+  .querySelectorAll('img, canvas, svg')]
+  .filter(e => e.checkVisibility())
+  .map(e => e.src ?? e.outerHTML))"""
+
+
+def slider_faults(seen):
+    """A static slider shows another picture at each end."""
+    faults = []
+    for slider in seen.page.locator("main input[type=range]").all():
+        pictures = set()
+        for end in ("min", "max"):
+            slider.fill(slider.get_attribute(end))
+            pictures.add(slider.evaluate(PICTURE))
+        if len(pictures) < 2 or "[]" in pictures:
+            faults.append(f"the picture does not move: {slider.evaluate('e => e.outerHTML')[:80]}")
+    return faults
+
+
+def folded_faults(seen):
+    """What is folded (hints, solutions) starts closed, and a click on its summary opens it."""
+    faults = []
+    for details in seen.page.locator("main details").all():
+        summary = details.locator("summary").first
+        name = summary.inner_text().strip()
+        if details.evaluate("d => d.open"):
+            faults.append(f"open from the start: {name}")
+            continue
+        summary.click()
+        if not details.evaluate("d => d.open && d.lastElementChild.checkVisibility()"):
+            faults.append(f"does not open: {name}")
+    return faults
+
+
+def link_faults(seen, folder):
+    """Links within the site lead to a file, and their fragment to an element."""
+    faults = set()
+    base = seen.page.url
+    for href in seen.page.eval_on_selector_all("a[href]", "all => all.map(a => a.href)"):
+        url, fragment = urldefrag(urljoin(base, href))
+        if not url.startswith(seen.site + "/"):
+            continue
+        target = folder / unquote(urlsplit(url).path).lstrip("/")
+        target = target / "index.html" if target.is_dir() else target
+        if not target.is_file():
+            faults.add(f"leads nowhere: {href}")
+        elif fragment and target.suffix == ".html":
+            text = target.read_text(encoding="utf8")
+            if f'id="{unquote(fragment)}"' not in text and f'name="{fragment}"' not in text:
+                faults.add(f"no such place on the page: {href}")
+    return sorted(faults)
+
+
+# Contrast of text to the colour behind it, after WCAG 2: 4.5 for body text.
+CONTRAST = """() => {
+  const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = css => {
+    paint.clearRect(0, 0, 1, 1); paint.fillStyle = css; paint.fillRect(0, 0, 1, 1);
+    return paint.getImageData(0, 0, 1, 1).data;
+  };
+  const light = c => [0.2126, 0.7152, 0.0722].reduce((sum, w, i) => {
+    const v = c[i] / 255;
+    return sum + w * (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  }, 0);
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const c = rgba(getComputedStyle(e).backgroundColor);
+      if (c[3] > 250) return c;
+    }
+    return rgba('white');
+  };
+  const text = 'p, li, td, th, dt, dd, figcaption, a, h1, h2, h3, code, output';
+  const faults = new Set();
+  for (const e of document.querySelectorAll(`main :is(${text})`)) {
+    const words = e.textContent.trim().slice(0, 40);
+    if (!words || !e.checkVisibility() || e.closest('.headerlink, .btn')) continue;
+    const [a, b] = [light(rgba(getComputedStyle(e).color)), light(behind(e))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) faults.add(`contrast ${ratio.toFixed(1)}: ${e.tagName} ${words}`);
+  }
+  return [...faults];
+}"""
+
+
+def contrast_faults(seen):
+    return seen.page.evaluate(CONTRAST)

@@ -1,0 +1,64 @@
+"""The checks themselves: each passes a good page and fails a page with one fault."""
+
+import page_checks as checks
+import pytest
+
+GOOD = """<!doctype html><title>t</title><link rel="icon" href="data:,"><main>
+<h1>Title</h1><p>Costs $5.</p><code>$x$</code><a href="#here">link</a><p id="here">text</p>
+<figure><img alt="a" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=">
+<img alt="b" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=#b" style="display:none">
+<input type="range" min="0" max="1" value="0" oninput="this.closest('figure')
+.querySelectorAll('img').forEach((m, i) => m.style.display = i == this.value ? '' : 'none')">
+</figure><details><summary>Hint</summary><p>Because.</p></details></main>"""
+
+FAULTS = [
+    (checks.network_faults, "<p>", "<script>console.error('no')</script><p>"),
+    (checks.network_faults, "<p>", "<script>throw Error('no')</script><p>"),
+    (checks.network_faults, "<p>", "<script src='missing.js'></script><p>"),
+    (checks.network_faults, "<p>", "<img alt='far' src='http://example.org/a.png'><p>"),
+    (checks.maths_faults, "Costs $5.", "Costs $x^2$."),
+    (checks.maths_faults, "Costs $5.", r"\(x\)"),
+    (checks.maths_faults, "Costs $5.", "<span class='math'>x</span>"),
+    (checks.image_faults, 'alt="b"', 'alt=" "'),
+    (checks.image_faults, 'alt="b"', ""),
+    (checks.image_faults, 'alt="a" src="data:', 'alt="a" src="broken:'),
+    (checks.heading_faults, "<p>", "<h1>Another</h1><p>"),
+    (checks.phone_faults, "<p>", "<p style='width:500px'>"),
+    (checks.phone_faults, "Because.", "<span style='white-space:pre'>" + "wide " * 99 + "</span>"),
+    (checks.slider_faults, "oninput", "data-oninput"),
+    (checks.folded_faults, "<details>", "<details open>"),
+    (checks.folded_faults, "<details>", "<details ontoggle='this.open = false'>"),
+    (checks.contrast_faults, "<p>", "<p style='color:#999'>"),
+]
+
+
+@pytest.fixture
+def faults(tmp_path, serve, browser):
+    def run(check, html):
+        (tmp_path / "page.html").write_text(html)
+        seen = checks.visit(browser, serve(tmp_path), "page.html")
+        found = check(seen)
+        seen.page.close()
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize("check", sorted({c for c, *_ in FAULTS}, key=lambda c: c.__name__))
+def test_good_page_passes(faults, check):
+    assert faults(check, GOOD) == []
+
+
+@pytest.mark.parametrize(("check", "good", "bad"), FAULTS)
+def test_fault_is_found(faults, check, good, bad):
+    assert good in GOOD
+    assert faults(check, GOOD.replace(good, bad))
+
+
+@pytest.mark.parametrize("target", ["#nowhere", "missing.html"])
+def test_dead_link_is_found(faults, tmp_path, target):
+    def check(seen):
+        return checks.link_faults(seen, tmp_path)
+
+    assert faults(check, GOOD) == []
+    assert faults(check, GOOD.replace("#here", target))

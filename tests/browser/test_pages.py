@@ -1,0 +1,93 @@
+"""Every page of the built book, in a browser that may talk to nobody but us."""
+
+from pathlib import Path
+
+import page_checks as checks
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+PAGES = sorted(
+    path.relative_to(HTML).as_posix()
+    for path in HTML.rglob("*.html")
+    if "_static" not in path.parts and path != HTML / "index.html"  # a redirect to the introduction
+)
+
+
+@pytest.fixture(scope="module")
+def site(serve, unavailable):
+    if not PAGES:
+        unavailable(f"no pages in {HTML.relative_to(ROOT)}; build them first: make book")
+    return serve(HTML)
+
+
+@pytest.fixture(scope="module", params=PAGES or ["not built"])
+def seen(request, site, browser):
+    visit = checks.visit(browser, site, request.param)
+    yield visit
+    visit.page.close()
+
+
+def test_loads_without_errors_and_without_other_hosts(seen):
+    assert not checks.network_faults(seen)
+
+
+def test_maths_is_typeset(seen):
+    assert not checks.maths_faults(seen)
+
+
+def test_images_have_alt_text(seen):
+    assert not checks.image_faults(seen)
+
+
+def test_one_title(seen):
+    assert not checks.heading_faults(seen)
+
+
+def test_links_lead_somewhere(seen):
+    assert not checks.link_faults(seen, HTML)
+
+
+def test_fits_a_phone(seen):
+    assert not checks.phone_faults(seen)
+
+
+def test_solutions_and_hints_unfold(seen):
+    assert not checks.folded_faults(seen)
+
+
+def test_sliders_move_the_picture(seen):
+    assert not checks.slider_faults(seen)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable(seen, scheme):
+    seen.page.evaluate("mode => document.documentElement.dataset.theme = mode", scheme)
+    assert not checks.contrast_faults(seen)
+
+
+def test_colab_button_leads_to_the_notebook(seen):
+    page = seen.page.url.removeprefix(seen.site + "/")
+    if not page.startswith("notebooks/"):
+        pytest.skip("a page without code cells has no Colab button")
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
+    notebook = page.replace(".html", ".ipynb")
+    path = repository["url"].removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{path}/blob/{repository['branch']}/{notebook}"
+    assert (ROOT / notebook).is_file()
+    # twice: the badge below the title, and the rocket menu of the theme
+    assert seen.page.locator(f"a[href='{link}']").count() == 2
+
+
+def test_front_page_leads_to_the_introduction(site, browser):
+    seen = checks.visit(browser, site, "index.html")
+    assert seen.page.url == f"{site}/book/intro.html"
+    seen.page.close()
+
+
+def test_search_finds_a_word_of_the_notation_page(site, browser):
+    seen = checks.visit(browser, site, "search.html?q=equivariance")
+    seen.page.wait_for_selector("#search-results li a")
+    assert not checks.network_faults(seen)
+    seen.page.close()

@@ -1,0 +1,252 @@
+"""Every chapter follows the template of CONTRIBUTING.md. Running the chapters is nbval's task."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SECTIONS = (
+    "You will learn",
+    "Setup",
+    "See it",
+    "The idea",
+    "Build it",
+    "Check it",
+    "Experiment",
+    "Read the result",
+    "Where it fails",
+    "Summary",
+    "Exercises",
+    "References",
+)
+LONGEST_CELL = 15  # lines; more does not fit beside an explanation
+FEWEST_EXERCISES = 4
+MARKDOWN_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(")
+HTML_IMAGE = re.compile(r"<img\b[^>]*>")
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def tags(cell):
+    return cell["metadata"].get("tags", [])
+
+
+def problems(notebook, name):
+    """What departs from the template, one line each."""
+    cells = notebook["cells"]
+    texts = [source(cell) for cell in cells if cell["cell_type"] == "markdown"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    return [
+        *head_problems(notebook, name),
+        *section_problems(texts),
+        *(line for text in texts for line in image_problems(text)),
+        *(line for cell in code for line in cell_problems(cell)),
+        *exercise_problems(cells),
+    ]
+
+
+def head_problems(notebook, name):
+    if (notebook["nbformat"], notebook["nbformat_minor"]) < (4, 5):
+        yield f"nbformat is {notebook['nbformat']}.{notebook['nbformat_minor']}, expected 4.5"
+    if notebook["metadata"].get("kernelspec", {}).get("name") != "python3":
+        yield "kernelspec is not python3"
+    ids = [cell.get("id") for cell in notebook["cells"]]
+    if None in ids or len(set(ids)) != len(ids):
+        yield "cell ids are missing or repeated"
+    head = source(notebook["cells"][0])
+    number = int(name.partition("_")[0])
+    if not head.startswith(f"# {number}. "):
+        yield f"the title must start with '# {number}. ', got {head[:20]!r}"
+    if not re.search(r"^> .*\?", head, re.MULTILINE):
+        yield "the first cell asks no question in a blockquote"
+    if f"/notebooks/{name})" not in head or "colab.research.google.com" not in head:
+        yield "the first cell has no Colab badge for this notebook"
+    if not (re.search(r"\bCPU\b", head) and re.search(r"\bGPU\b", head)):
+        yield "the first cell does not state the time on CPU and GPU"
+
+
+def section_problems(texts):
+    found = [m[1].strip() for t in texts for m in re.finditer(r"^## (.+)$", t, re.MULTILINE)]
+    if found != list(SECTIONS):
+        yield f"sections are {found}, expected {list(SECTIONS)}"
+    titles = sum(len(re.findall(r"^# ", text, re.MULTILINE)) for text in texts)
+    if titles != 1:
+        yield f"{titles} top-level titles, expected 1"
+
+
+def image_problems(text):
+    for match in MARKDOWN_IMAGE.finditer(text):
+        if not match["alt"].strip():
+            yield f"image without alt text: {text[match.start() : match.start() + 60]!r}"
+    for tag in HTML_IMAGE.findall(text):
+        if not re.search(r"\balt=\"[^\"]*\S[^\"]*\"", tag):
+            yield f"image without alt text: {tag[:60]!r}"
+
+
+def cell_problems(cell):
+    first = (source(cell).splitlines() or [""])[0][:50]
+    if "nbval-check-output" not in tags(cell):
+        if cell["outputs"]:
+            yield f"stored output below {first!r}; run book/scripts/sync.py"
+        if cell["execution_count"] is not None:
+            yield f"stored execution count at {first!r}; run book/scripts/sync.py"
+    if not {"hide-input", "solution"} & set(tags(cell)):
+        lines = len(source(cell).splitlines())
+        if lines > LONGEST_CELL:
+            yield f"{lines} lines in the cell {first!r}, expected at most {LONGEST_CELL}"
+
+
+def exercise_problems(cells):
+    """Each `### Exercise n` has a folded hint and, before the next one, one tested solution."""
+    exercises = []  # (number, everything until the next exercise)
+    for cell in cells:
+        text = source(cell)
+        heading = re.search(r"^### Exercise (\d+)\b", text, re.MULTILINE)
+        if cell["cell_type"] == "markdown" and heading:
+            exercises.append((int(heading[1]), [cell]))
+        elif exercises and not text.startswith("## "):
+            exercises[-1][1].append(cell)
+    numbers = [number for number, _ in exercises]
+    if numbers != list(range(1, len(numbers) + 1)) or len(numbers) < FEWEST_EXERCISES:
+        yield f"exercises {numbers}, expected 1, 2, ... and at least {FEWEST_EXERCISES}"
+    for number, group in exercises:
+        if not any("<summary>Hint" in source(cell) for cell in group):
+            yield f"exercise {number} has no folded hint"
+        solutions = [cell for cell in group if "solution" in tags(cell)]
+        if len(solutions) != 1:
+            yield f"exercise {number} has {len(solutions)} solution cells, expected 1"
+        for cell in solutions:
+            yield from (f"solution {number} {line}" for line in solution_problems(cell, number))
+
+
+def solution_problems(cell, number):
+    metadata = cell["metadata"]
+    if not source(cell).startswith(f"# @title Solution {number}"):
+        yield f"must start with '# @title Solution {number}'"
+    if "hide-cell" not in tags(cell):
+        yield "is not tagged hide-cell, which folds it in the book"
+    if metadata.get("cellView") != "form":
+        yield "lacks metadata cellView: form, which folds it in Colab"
+    if not metadata.get("jupyter", {}).get("source_hidden"):
+        yield "lacks metadata jupyter.source_hidden, which folds it in JupyterLab"
+    last = ast.parse(source(cell)).body[-1]
+    while getattr(last, "body", None):  # the last statement of a loop or a `with` counts
+        last = last.body[-1]
+    if not isinstance(last, ast.Assert):
+        yield "does not end in an assert"
+
+
+def test_there_are_chapters():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_chapter_follows_the_template(path):
+    found = problems(json.loads(path.read_text(encoding="utf8")), path.name)
+    assert not found, "\n".join(["", *found])
+
+
+def cell(kind, text, number, **metadata):
+    extra = {"outputs": [], "execution_count": None} if kind == "code" else {}
+    return {"cell_type": kind, "id": str(number), "metadata": metadata, "source": text, **extra}
+
+
+def good_chapter():
+    head = (
+        "# 1. Title\n\n> Why?\n\n"
+        "[![Open in Colab](b.svg)](https://colab.research.google.com/x/notebooks/01_x.ipynb)\n"
+        "CPU 10 s · GPU 5 s"
+    )
+    parts = [("markdown", head, {})]
+    for section in SECTIONS:
+        parts.append(("markdown", f"## {section}\n\nText.", {}))
+        if section == "Exercises":
+            folded = {
+                "tags": ["solution", "hide-cell"],
+                "cellView": "form",
+                "jupyter": {"source_hidden": True},
+            }
+            for n in range(1, FEWEST_EXERCISES + 1):
+                hint = "<details><summary>Hint</summary>x</details>"
+                parts.append(("markdown", f"### Exercise {n}\n\n{hint}", {}))
+                parts.append(("code", f"# @title Solution {n}\nassert True", folded))
+    kernel = {"kernelspec": {"name": "python3"}}
+    cells = [cell(kind, text, i, **data) for i, (kind, text, data) in enumerate(parts)]
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": kernel, "cells": cells}
+
+
+def drop_a_section(chapter):
+    del chapter["cells"][5]
+
+
+def swap_sections(chapter):
+    chapter["cells"][3:5] = chapter["cells"][4:2:-1]
+
+
+def repeat_an_id(chapter):
+    chapter["cells"][1]["id"] = chapter["cells"][0]["id"]
+
+
+def store_an_output(chapter):
+    chapter["cells"][-2]["outputs"] = [{}]
+
+
+def long_cell(chapter):
+    chapter["cells"].append(cell("code", "x = 1\n" * (LONGEST_CELL + 1), "new"))
+
+
+def image_without_alt(chapter):
+    chapter["cells"][3]["source"] += "\n\n![](picture.png)"
+
+
+def html_image_without_alt(chapter):
+    chapter["cells"][3]["source"] += '\n\n<img src="picture.png" alt="">'
+
+
+def solution_without_assert(chapter):
+    chapter["cells"][-2]["source"] = "# @title Solution 4\nassert True\nprint(1)"
+
+
+def solution_open_in_colab(chapter):
+    chapter["cells"][-2]["metadata"].pop("cellView")
+
+
+def no_hint(chapter):
+    chapter["cells"][-3]["source"] = "### Exercise 4"
+
+
+def badge_of_another(chapter):
+    chapter["cells"][0]["source"] = chapter["cells"][0]["source"].replace("01_x", "02_y")
+
+
+def test_a_good_chapter_passes():
+    assert problems(good_chapter(), "01_x.ipynb") == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        drop_a_section,
+        swap_sections,
+        repeat_an_id,
+        store_an_output,
+        long_cell,
+        image_without_alt,
+        html_image_without_alt,
+        solution_without_assert,
+        solution_open_in_colab,
+        no_hint,
+        badge_of_another,
+    ],
+    ids=lambda spoil: spoil.__name__,
+)
+def test_the_check_finds_one_fault(spoil):
+    chapter = good_chapter()
+    spoil(chapter)
+    assert len(problems(chapter, "01_x.ipynb")) == 1

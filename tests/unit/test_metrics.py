@@ -1,0 +1,105 @@
+"""Metrics: hand-computed values, scikit-image as oracle, errors."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import nn
+
+from eqreg import C2, C4, C8, equivariance_error, layer_errors, luma, psnr, ssim
+
+GENERATOR = torch.Generator().manual_seed(0)
+A = torch.rand(3, 3, 32, 40, generator=GENERATOR, dtype=torch.float64)
+B = (A + 0.1 * torch.randn(A.shape, generator=GENERATOR, dtype=torch.float64)).clamp(0, 1)
+
+
+def test_equivariance_error_by_hand():
+    # f(x) = x times a mask that keeps the left half; turned by 180 degrees nothing overlaps.
+    x = torch.ones(2, 1, 4, 4)
+    left = torch.zeros(4, 4)
+    left[:, :2] = 1
+    assert equivariance_error(lambda x: x * left, x, C2).tolist() == [2.0, 2.0]
+    # Turned by 90 or 270 degrees half of it overlaps: (2 + 1 + 1) / 3.
+    assert equivariance_error(lambda x: x * left, x, C4).tolist() == pytest.approx([4 / 3] * 2)
+    assert equivariance_error(lambda x: x * left, x, C4, elements=[1]).tolist() == [1.0, 1.0]
+
+
+def test_equivariance_error_of_invariant_vectors():
+    x = torch.randn(2, 3, 8, 8)
+    assert equivariance_error(lambda x: x.mean((2, 3)), x, C4).max() < 1e-10
+    assert equivariance_error(lambda x: x[:, :, 0, 0], x, C4).min() > 0
+
+
+def test_margin_leaves_the_border_out():
+    x = torch.rand(1, 1, 33, 33, dtype=torch.float64)
+    blur = nn.AvgPool2d(5, 1, 2)
+    errors = [equivariance_error(blur, x, C8, elements=[1], margin=m).item() for m in (0, 4)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_zero_output_counts_as_equivariant():
+    assert equivariance_error(lambda x: 0 * x, torch.rand(1, 1, 4, 4), C4).item() == 0
+
+
+def test_centred_layer_errors_are_larger():
+    conv = nn.Conv2d(1, 4, 3, padding=1)
+    nn.init.constant_(conv.bias, 3.0)
+    x = torch.rand(2, 1, 8, 8)
+    plain, centred = (layer_errors(conv, x, C4, center=c)["(model)"] for c in (False, True))
+    assert centred > 5 * plain
+
+
+def test_luma_is_that_of_rgb2ycbcr():
+    expected = rgb2ycbcr(A[0].permute(1, 2, 0).numpy())[..., 0] / 255
+    np.testing.assert_allclose(luma(A)[0, 0].numpy(), expected, atol=1e-6)
+    black, white = luma(torch.zeros(3, 1, 1)).item(), luma(torch.ones(3, 1, 1)).item()
+    assert (black * 255, white * 255) == pytest.approx((16, 235), abs=1e-3)
+
+
+@pytest.mark.parametrize("channel", ["rgb", "y"])
+def test_psnr_and_ssim_agree_with_scikit_image(channel):
+    ours = psnr(B, A, channel=channel), ssim(B, A, channel=channel)
+    images = [luma(t) if channel == "y" else t for t in (B, A)]
+    for i in range(3):
+        b, a = (t[i].permute(1, 2, 0).numpy() for t in images)
+        assert ours[0][i].item() == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-6)
+        reference = structural_similarity(
+            a, b, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=2
+        )
+        assert ours[1][i].item() == pytest.approx(reference, abs=1e-6)
+
+
+def test_psnr_by_hand():
+    x = torch.zeros(1, 1, 11, 11)
+    assert psnr(x + 0.1, x).item() == pytest.approx(20.0)
+    assert psnr(x + 0.1, x, data_range=10.0).item() == pytest.approx(40.0)
+    assert psnr(x, x).item() == float("inf")
+    assert ssim(x, x).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: psnr(A, A[:2]), ValueError, r"one shape, got \(3, 3, 32, 40\) and \(2, 3, 32, 40\)"),
+        (lambda: ssim(A[0], A[0]), ValueError, r"two batches \(B, C, H, W\)"),
+        (lambda: psnr(A.int(), A.int()), TypeError, "floating point images, got torch.int32"),
+        (lambda: psnr(A, A, channel="Y"), ValueError, "channel must be \"rgb\" or \"y\", got 'Y'"),
+        (lambda: psnr(A, A, data_range=0), ValueError, "data_range must be positive, got 0"),
+        (lambda: psnr(A[:, :1], A[:, :1], channel="y"), ValueError, "luma needs RGB images"),
+        (
+            lambda: equivariance_error(lambda x: x, A[..., :32], C4, field_in=C8.field("3t")),
+            ValueError,
+            "is a field of C8, but the group is C4",
+        ),
+        (lambda: equivariance_error(lambda x: x, A, C4), ValueError, "needs square images, got 32 x 40"),
+        (
+            lambda: equivariance_error(lambda x: x, A[..., :32], C4, elements=[]),
+            ValueError,
+            "no element of C4",
+        ),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,183 @@
+"""Rain: the streak model, its symmetries and its errors."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eqreg import rotate
+from eqreg.physics.rain import LENGTH_FRACTIONS, RainModel, add_rain, rain_streaks, streak_kernel
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def kernel(angle, length=9.0, width=1.2, size=15):
+    return streak_kernel(torch.tensor(float(angle)), torch.tensor(length), width, size)
+
+
+def test_kernels_of_known_lines():
+    # A pen of width 1 covers exactly the pixels of a vertical line of length 4: rows -2 ... 2.
+    vertical = kernel(0, length=4.0, width=1.0, size=7)
+    assert torch.equal(
+        vertical, torch.zeros(7, 7).index_fill(1, torch.tensor([3]), 1.0) * column(7)
+    )
+    assert torch.equal(kernel(90, length=4.0, width=1.0, size=7).round(decimals=5), vertical.T)
+    # 45 degrees counter-clockwise from the vertical leans to the upper left.
+    leaning = kernel(45)
+    assert leaning[5, 5] > 0.5 and leaning[9, 9] > 0.5
+    assert leaning[5, 9] == 0
+
+
+def column(size):
+    rows = torch.arange(size)[:, None]
+    return ((rows >= 1) & (rows <= 5)).float()
+
+
+def test_length_zero_is_a_drop_and_sizes_are_odd():
+    drop = kernel(33, length=0.0, width=1.0, size=5)
+    assert drop[2, 2] == 1 and drop.sum() == 1
+    with pytest.raises(ValueError, match="positive odd number, got 4"):
+        kernel(0, size=4)
+    with pytest.raises(ValueError, match="got -1"):
+        kernel(0, size=-1)
+
+
+@pytest.mark.parametrize("length", [0.0, 0.4, 7.0, 23.5])
+@pytest.mark.parametrize("width", [0.3, 1.2, 5.0])
+def test_kernel_size_holds_the_longest_streak_at_any_angle(length, width):
+    size = RainModel(length=length, width=width).kernel_size
+    for angle in range(0, 180, 15):
+        roomy = kernel(angle, length, width, size + 8)
+        assert torch.isclose(roomy.sum(), kernel(angle, length, width, size).sum())
+
+
+def test_rain_is_the_sum_of_convolutions():
+    # One drop in the middle of a long dry spell: R is the kernel itself, at its brightness.
+    model = RainModel(angle=30, spread=0, density=1.0, intensity=0.4, length=10)
+    r = rain_streaks((1, 1, 1), model, generator=seeded())
+    g, k, n = seeded(), model.kernel_size, len(LENGTH_FRACTIONS)
+    torch.rand(1, 1, generator=g)  # the direction, which spread=0 ignores
+    lengths = 10 * torch.tensor(LENGTH_FRACTIONS)
+    kernels = streak_kernel(torch.full((n,), 30.0), lengths, model.width, k)
+    falls = torch.rand(1, n, k, k, generator=g) < 1 / n
+    drops = falls * 0.4 * (0.5 + 0.5 * torch.rand(1, n, k, k, generator=g))
+    expected = (drops[0] * kernels.flip(-1, -2)).sum()
+    assert torch.isclose(r.squeeze(), expected, atol=1e-6)
+
+
+def test_mean_is_density_times_brightness_times_area():
+    model = RainModel(density=0.02, intensity=0.4)
+    lengths = model.length * torch.tensor(LENGTH_FRACTIONS)
+    area = (
+        streak_kernel(torch.zeros(3), lengths, model.width, model.kernel_size).sum((-1, -2)).mean()
+    )
+    r = rain_streaks((8, 200, 200), model, generator=seeded())
+    assert math.isclose(float(r.mean()), float(0.02 * 0.3 * area), rel_tol=0.05)
+    # Also at the border: drops that fall outside the frame reach into it.
+    assert math.isclose(float(r[..., 0].mean()), float(r.mean()), rel_tol=0.25)
+
+
+@pytest.mark.parametrize("angle", [-60, -20, 0, 35, 90])
+def test_streaks_have_the_direction_asked_for(angle):
+    model = RainModel(angle=angle, spread=0, length=20, density=0.005)
+    r = rain_streaks((4, 128, 128), model, generator=seeded())
+    assert abs((dominant_angle(r) - angle + 90) % 180 - 90) < 3
+
+
+def dominant_angle(r):
+    """Direction of the streaks, degrees from the vertical, from the structure tensor."""
+    r = F.avg_pool2d(F.avg_pool2d(r, 3, 1), 3, 1)  # thin lines alias in differences
+    dy = (r[..., :-2, 1:-1] - r[..., 2:, 1:-1]) / 2
+    dx = (r[..., 1:-1, 2:] - r[..., 1:-1, :-2]) / 2
+    xx, yy, xy = (dx * dx).mean(), (dy * dy).mean(), (dx * dy).mean()
+    across = 0.5 * torch.atan2(2 * xy, xx - yy)  # gradients are strongest across the streaks
+    return float(torch.rad2deg(across))
+
+
+def test_one_direction_per_image_and_spread_between_images():
+    r = rain_streaks((20, 96, 96), RainModel(spread=40), generator=seeded())
+    angles = [dominant_angle(r[i : i + 1]) for i in range(20)]
+    assert max(angles) > 20 and min(angles) < -20
+    assert all(abs(a) < 45 for a in angles)
+
+
+def test_seeds_decide():
+    a, b = (rain_streaks((2, 32, 32), generator=seeded(5)) for _ in range(2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, rain_streaks((2, 32, 32), generator=seeded(6)))
+    state = torch.get_rng_state()
+    rain_streaks((1, 8, 8), generator=seeded())
+    assert torch.equal(torch.get_rng_state(), state), "a generator leaves the global state alone"
+
+
+def test_no_drops_no_rain():
+    b = torch.rand(2, 3, 16, 16)
+    for model in (RainModel(density=0), RainModel(intensity=0)):
+        o, r = add_rain(b, model)
+        assert torch.equal(o, b) and not r.any()
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_observation_is_background_plus_rain(clip):
+    b = torch.rand(2, 3, 40, 40, generator=seeded())
+    o, r = add_rain(b, RainModel(density=0.05), clip=clip, generator=seeded())
+    assert o.shape == r.shape == b.shape and (r >= 0).all()
+    assert torch.equal(o, b + r)
+    assert (o.max() <= 1) == clip
+    if not clip:
+        assert torch.equal(r[:, 0], r[:, 2]), "rain is grey"
+
+
+def test_dtype_follows_the_image():
+    o, r = add_rain(torch.rand(1, 1, 8, 8, dtype=torch.float64), generator=seeded())
+    assert o.dtype == r.dtype == torch.float64
+
+
+def test_the_law_keeps_half_turns_and_loses_quarter_turns():
+    model = RainModel(spread=20)
+    r = rain_streaks((16, 96, 96), model, generator=seeded())
+    spectrum = torch.fft.fft2(r).abs().square().mean((0, 1))
+    half = torch.fft.fft2(rotate(r, 2)).abs().square().mean((0, 1))
+    quarter = torch.fft.fft2(rotate(r, 1)).abs().square().mean((0, 1))
+    assert torch.allclose(half, spectrum, rtol=1e-2, atol=spectrum.max() * 1e-5)
+    assert (quarter - spectrum).abs().sum() > 0.5 * spectrum[1:, 1:].sum()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"length": -1.0}, r"length must be a finite number in \[0, inf\], got -1.0"),
+        ({"density": 1.5}, r"density must be a finite number in \[0, 1\], got 1.5"),
+        ({"density": -0.1}, r"density must be a finite number in \[0, 1\], got -0.1"),
+        ({"intensity": -0.2}, r"intensity must be .* got -0.2"),
+        ({"spread": 200.0}, r"spread must be a finite number in \[0, 180\], got 200.0"),
+        ({"width": 0.0}, "width must be positive, got 0"),
+        ({"angle": math.nan}, "angle must be a finite number .* got nan"),
+        ({"length": math.inf}, "length must be a finite number .* got inf"),
+    ],
+)
+def test_model_refuses_impossible_rain(setting, message):
+    with pytest.raises(ValueError, match=message):
+        RainModel(**setting)
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (1, 1, 8, 8), (0, 8, 8), (1, -8, 8), (1, 8.5, 8)])
+def test_streaks_refuse_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"three positive integers \(B, H, W\), got"):
+        rain_streaks(shape)
+
+
+def test_add_rain_refuses_what_is_not_an_image():
+    with pytest.raises(
+        TypeError, match="float image .* got torch.uint8; divide 8-bit images by 255"
+    ):
+        add_rain(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"\(B, C, H, W\), got shape \(8, 8\)"):
+        add_rain(torch.zeros(8, 8))
+    with pytest.raises(ValueError, match="got NaN or Inf"):
+        add_rain(torch.full((1, 1, 8, 8), math.nan))
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got values in \[0, 200\]"):
+        add_rain(torch.tensor([0.0, 200.0]).reshape(1, 1, 1, 2))

@@ -1,0 +1,95 @@
+"""Strict layers: hand-computed kernels, exactness, export, escnn as oracle, errors."""
+
+import pytest
+import torch
+from torch import nn
+
+from eqreg import C2, C4, C8, D4, DihedralGroup, equivariance_error, layer_errors, rotate
+from eqreg.strict import GroupConv2d
+
+
+def test_lifting_kernel_holds_turned_copies():
+    layer = GroupConv2d(C4.field("1t"), C4.field("1r"), 3)
+    psi = layer.blocks[0][0, 0, 0]
+    for k in range(4):
+        assert torch.equal(layer.expanded_weight()[k, 0], rotate(psi, k))
+
+
+def test_regular_kernel_is_block_circulant_with_turns():
+    weight = GroupConv2d(C4.field("2r"), C4.field("3r"), 3).expanded_weight()
+    weight = weight.reshape(3, 4, 2, 4, 3, 3)
+    for k in range(4):
+        moved = rotate(weight.roll((k, k), (1, 3)), k)
+        assert torch.equal(moved, weight)
+
+
+def test_free_parameters_at_equal_width():
+    # A regular layer has 1/|G| of the weights of the plain one; biases are one per field.
+    layer = GroupConv2d(C4.field("4r"), C4.field("4r"), 3)
+    assert sum(p.numel() for p in layer.parameters()) == 16 * 16 * 9 // 4 + 4
+
+
+@pytest.mark.parametrize("group", [C2, C4, D4, DihedralGroup(2)], ids=repr)
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_exact_for_every_pair_of_types(group, kernel_size):
+    x = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    net = nn.Sequential(
+        GroupConv2d(group.field("3t"), group.field("2t + 2r"), kernel_size),
+        nn.ReLU(),
+        GroupConv2d(group.field("2t + 2r"), group.field("3r"), kernel_size),
+        nn.ReLU(),
+        GroupConv2d(group.field("3r"), group.field("3t"), kernel_size),
+    ).double()
+    assert equivariance_error(net, x, group).max() < 1e-24
+    assert max(layer_errors(net, x, group).values()) < 1e-24
+
+
+def test_stride_is_exact_iff_it_divides():
+    layer = GroupConv2d(C4.field("1t"), C4.field("2r"), 3, stride=2).double()
+    for size, exact in ((16, False), (17, True)):
+        x = torch.randn(1, 1, size, size, dtype=torch.float64)
+        error = equivariance_error(layer, x, C4, field_out=C4.field("2r"))
+        assert (float(error.max()) < 1e-24) is exact
+
+
+def test_export_is_an_ordinary_convolution():
+    layer = GroupConv2d(C4.field("3t"), C4.field("1t + 2r"), 3, stride=2, padding=2)
+    x = torch.randn(2, 3, 9, 9)
+    conv = layer.export()
+    assert type(conv) is nn.Conv2d
+    assert torch.equal(conv(x), layer(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layout_is_escnns():
+    """escnn's fields transform by our act, for every element of C4 and D4."""
+    import escnn.nn as nn_e
+    from escnn import gspaces
+
+    for group, space in ((C4, gspaces.rot2dOnR2(4)), (D4, gspaces.flipRot2dOnR2(4))):
+        types = [
+            nn_e.FieldType(space, [space.trivial_repr]),
+            nn_e.FieldType(space, [space.regular_repr] * 2),
+        ]
+        layer = nn_e.R2Conv(*types, kernel_size=3, padding=1, bias=False).eval()
+        conv = layer.export()
+        x = torch.randn(1, 1, 8, 8)
+        errors = equivariance_error(conv, x, group, field_out=group.field("2r"))
+        assert errors.max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GroupConv2d(C4.field("1t"), C2.field("1r"), 3), "fields of one group expected"),
+        (lambda: GroupConv2d(C8.field("1t"), C8.field("1r"), 3), "C8 turns by 45 degrees"),
+        (lambda: GroupConv2d(C4.field("1t"), C4.field("1r"), 0), "kernel_size >= 1"),
+        (
+            lambda: GroupConv2d(C4.field("1t"), C4.field("1r"), 3)(torch.ones(1, 2, 5, 5)),
+            r"needs input \(B, 1, H, W\), got \(1, 2, 5, 5\)",
+        ),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,286 @@
+"""Figures and sliders: valid HTML with alt text, the same bytes each time, pyplot left clean."""
+
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+
+from eqreg import viz
+from eqreg.viz import _slider
+
+VOID = {"img", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Collects the tags of a piece of HTML and fails on tags that do not close."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert not self.open, f"unclosed {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), f"attribute twice in {tag}"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def draw(value=0.0):
+    figure, ax = viz.subplots(size=(2, 1.5))
+    ax.plot([0, 1], [0, float(value)])
+    return figure
+
+
+def slider(**options):
+    arguments = {"label": "Height", "alt": "a line up to {value}", **options}
+    return viz.explore(draw, [0.0, 0.5, 1.0], **arguments)
+
+
+# --- show -------------------------------------------------------------------------------------
+
+
+def test_show_is_a_figure_with_alt_and_caption():
+    picture = viz.show(draw(), alt='rises < 1 & "steady"', caption="It rises & rises.")
+    page = Page(picture._repr_html_())
+    (image,) = page.all("img")
+    assert image["alt"] == 'rises < 1 & "steady"'
+    assert image["src"].startswith("data:image/png;base64,")
+    assert page.tags[0][0] == "figure" and "max-width:192px" in page.tags[0][1]["style"]
+    assert page.text == "It rises & rises."
+    assert repr(picture) == "Picture('rises < 1 & \"steady\"')"
+
+
+def test_show_takes_png_bytes_and_arrays_and_a_width():
+    pixels = torch.rand(1, 3, 8, 12)
+    html = viz.show(pixels, alt="noise").html
+    assert "max-width:12px" in html and "<figcaption" not in html
+    png = viz._figure.to_png(pixels, dpi=100)
+    assert viz.show(png, alt="noise").html == html
+    assert "max-width:300px" in viz.show(png, alt="noise", width=300).html
+
+
+def test_show_is_deterministic():
+    assert viz.show(draw(), alt="a line").html == viz.show(draw(), alt="a line").html
+
+
+def test_show_closes_a_pyplot_figure_and_settings_stay():
+    import matplotlib as mpl
+    from matplotlib import pyplot
+
+    before = dict(mpl.rcParams)
+    figure = pyplot.figure()
+    viz.show(figure, alt="empty axes")
+    slider()
+    assert not pyplot.get_fignums()
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("alt", ["", "  ", None])
+def test_show_wants_alternative_text(alt):
+    with pytest.raises(ValueError, match="expected alt as a non-empty string, got"):
+        viz.show(draw(), alt=alt)
+
+
+@pytest.mark.parametrize(
+    ("picture", "got"), [("file.png", "got str"), (b"JFIF", "got bytes starting b'JFIF'")]
+)
+def test_show_rejects_what_is_no_picture(picture, got):
+    with pytest.raises(TypeError, match=got):
+        viz.show(picture, alt="x")
+
+
+def test_an_array_that_is_no_image_is_named_by_its_shape():
+    with pytest.raises(ValueError, match=r"got shape \(2, 5, 8, 8\)"):
+        viz.show(torch.rand(2, 5, 8, 8), alt="x")
+
+
+# --- grid -------------------------------------------------------------------------------------
+
+
+def test_grid_shows_equal_values_equally():
+    dark, bright = np.full((4, 4), 0.2), np.full((4, 4), 0.9)
+    figure = viz.grid([dark, bright, dark], ["a", "b", "c"], columns=2)
+    shown = [ax.images[0] for ax in figure.axes if ax.images]
+    assert len(shown) == 3 and len(figure.axes) == 4
+    assert {image.get_clim() for image in shown} == {(0.0, 1.0)}
+    figure = viz.grid([dark, bright], limits=None)
+    assert {ax.images[0].get_clim() for ax in figure.axes} == {(0.2, 0.9)}
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 5), (6, 5, 3), (3, 6, 5), (1, 6, 5), (1, 3, 6, 5), (1, 1, 6, 5)]
+)
+def test_grid_reads_the_usual_layouts(shape):
+    (ax,) = viz.grid([torch.rand(shape)]).axes
+    assert ax.images[0].get_array().shape[:2] == (6, 5)
+
+
+def test_grid_errors():
+    with pytest.raises(ValueError, match="at least one image, got none"):
+        viz.grid([])
+    with pytest.raises(ValueError, match="2 images but 1 titles"):
+        viz.grid([np.zeros((2, 2))] * 2, ["a"])
+
+
+# --- explore ----------------------------------------------------------------------------------
+
+
+def test_explore_is_valid_html_without_scripts_or_ids():
+    page = Page(slider(caption="Higher is higher.", start=1)._repr_html_())
+    images = page.all("img")
+    assert [image["alt"] for image in images] == [f"a line up to {v}" for v in ("0", "0.5", "1")]
+    assert [image["data-value"] for image in images] == ["0", "0.5", "1"]
+    assert ["display:none" in image["style"] for image in images] == [True, False, True]
+    (control,) = page.all("input")
+    assert (control["type"], control["min"], control["max"], control["value"]) == (
+        "range",
+        "0",
+        "2",
+        "1",
+    )
+    assert control["aria-valuetext"] == "0.5"
+    assert page.text == "Height0.5Higher is higher."
+    # No id to clash and no script to lose: the same slider may stand on a page twice.
+    assert not page.all("script") and not any("id" in attrs for _, attrs in page.tags)
+
+
+def test_explore_labels_its_control():
+    names = [name for name, _ in Page(slider().html).tags]
+    label = names.index("label")
+    assert names[label : label + 4] == ["label", "span", "input", "output"]
+
+
+def test_explore_is_deterministic_and_small():
+    first, second = slider(), slider()
+    assert first.html == second.html
+    assert len(first.html) < 30_000
+    assert repr(first) == "Slider('Height', 0 to 1, 3 frames)"
+
+
+def test_alt_may_be_a_function():
+    html = slider(alt=lambda v: f"half of {2 * v:g}").html
+    assert [image["alt"] for image in Page(html).all("img")] == [
+        "half of 0",
+        "half of 1",
+        "half of 2",
+    ]
+
+
+def test_explore_takes_arrays_and_any_values():
+    html = viz.explore(
+        lambda word: np.full((4, 4), len(word) / 9),
+        ["one", "three"],
+        label="Word",
+        alt="grey for {value}",
+    ).html
+    assert [image["data-value"] for image in Page(html).all("img")] == ["one", "three"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alt": ""}, "expected alt as a non-empty string, got ''"),
+        ({"alt": lambda value: None}, "expected alt as a non-empty string, got None"),
+        ({"label": " "}, "a slider needs a label"),
+        ({"start": 3}, "start must be an index of the 3 values, got 3"),
+    ],
+)
+def test_explore_says_what_is_missing(options, message):
+    with pytest.raises(ValueError, match=message):
+        slider(**options)
+
+
+def test_explore_without_values():
+    with pytest.raises(ValueError, match="at least one value to draw, got none"):
+        viz.explore(draw, [], label="x", alt="x")
+
+
+def test_explore_names_a_draw_that_returns_nothing():
+    with pytest.raises(TypeError, match="got NoneType for value 2"):
+        viz.explore(lambda value: None, [2], label="x", alt="x")
+
+
+def test_explore_warns_of_a_heavy_page(monkeypatch):
+    monkeypatch.setattr(_slider, "_TOO_LARGE", 1000)
+    with pytest.warns(UserWarning, match=r"adds 0\.0 MB to the page \(3 frames\)"):
+        slider()
+
+
+def test_palette_shrinks_until_the_slider_fits(monkeypatch):
+    # A smooth ramp repeated: compresses in proportion to its number of colours.
+    ramp = np.random.default_rng(0).random((64, 64))
+    full = viz.explore(lambda _: ramp, [0], label="x", alt="x")
+    monkeypatch.setattr(_slider, "_BUDGET", len(full.html) - 1)
+    assert len(viz.explore(lambda _: ramp, [0], label="x", alt="x").html) < len(full.html)
+
+
+# --- live or not ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "between"),
+    [
+        ([0, 15, 30], True),
+        ([0.0, 0.5, 1.0], True),
+        (list(np.linspace(0, 1, 5)), True),
+        ([0, 1, 2], False),
+        ([1, 2, 4], False),
+        ([3, 2, 1], False),
+        ([1.0], False),
+        (["a", "b"], False),
+    ],
+)
+def test_live_only_where_there_are_values_between(values, between):
+    assert _slider._has_values_between(values) is between
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A notebook kernel whose last request came from a reader, or from a program."""
+    IPython = pytest.importorskip("IPython")
+
+    def start(allow_stdin):
+        request = {"content": {"allow_stdin": allow_stdin}}
+        shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: request))
+        monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+
+    return start
+
+
+def test_a_program_that_runs_the_notebook_gets_the_static_slider(kernel):
+    kernel(allow_stdin=False)
+    assert set(slider()._repr_mimebundle_()) == {"text/plain", "text/html"}
+
+
+def test_a_reader_gets_a_live_slider_as_well(kernel):
+    widgets = pytest.importorskip("ipywidgets")
+    kernel(allow_stdin=True)
+    bundle = slider()._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
+    assert slider(live=False)._repr_mimebundle_().keys() == {"text/plain", "text/html"}
+    control, picture = slider()._live(widgets).children
+    assert isinstance(control, widgets.FloatSlider) and control.step == pytest.approx(0.05)
+    control.value = 0.25  # a value that has no frame
+    assert Page(picture.value).all("img")[0]["alt"] == "a line up to 0.25"
+
+
+def test_colours_differ():
+    assert len(set(viz.COLORS.values())) == len(viz.COLORS) >= 8
