@@ -27,7 +27,9 @@ def _hook(name: str) -> Callable[..., None]:
 
     def hook(module: Any, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal warned
-        problem = None if warned or not inputs else grid_problem(module, tuple(inputs[0].shape[-2:]))
+        problem = (
+            None if warned or not inputs else grid_problem(module, tuple(inputs[0].shape[-2:]))
+        )
         if problem:
             warned = True
             warnings.warn(f"layer {name!r}: {problem}", UserWarning, stacklevel=2)

@@ -107,7 +107,9 @@ def batch_size(inputs: Any, model: nn.Module, group: Group) -> int:
     tree_map(lambda t: images.append(t) if isinstance(t, Tensor) and t.ndim > 0 else None, inputs)
     images = [t for t in images if t.ndim >= IMAGE_DIMS]
     if not images:
-        raise TypeError("expected at least one batch of images, a tensor (B, C, H, W), among the inputs")
+        raise TypeError(
+            "expected at least one batch of images, a tensor (B, C, H, W), among the inputs"
+        )
     odd = any((quarter_turns(g, group) or 0) % 2 for g in group.elements)
     for t in images:
         shape = tuple(t.shape)
@@ -124,7 +126,9 @@ def batch_size(inputs: Any, model: nn.Module, group: Group) -> int:
             )
     _check_same("device", [str(t.device) for t in images], _parameter(model, "device"))
     # Autocast chooses dtypes by itself.
-    expected = None if torch.is_autocast_enabled(images[0].device.type) else _parameter(model, "dtype")
+    expected = (
+        None if torch.is_autocast_enabled(images[0].device.type) else _parameter(model, "dtype")
+    )
     _check_same("dtype", [str(t.dtype) for t in images if t.dtype != torch.bool], expected)
     return images[0].shape[0]
 
@@ -283,4 +287,6 @@ def _check_same(what: str, given: list[str], expected: str | None) -> None:
     if len(kinds) > 1:
         raise ValueError(f"images must share one {what}, got {', '.join(kinds)}")
     if expected is not None and kinds and kinds != [expected]:
-        raise ValueError(f"images have {what} {kinds[0]}, but the model's parameters have {expected}")
+        raise ValueError(
+            f"images have {what} {kinds[0]}, but the model's parameters have {expected}"
+        )

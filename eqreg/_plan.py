@@ -201,9 +201,13 @@ class _Guess:
         if isinstance(follower, nn.PixelShuffle):
             return None, "feeds PixelShuffle, whose sub-pixel channels are in raster order"
         if name == self.last and channels == self.image:
-            return group.field(f"{channels}t"), "last layer, as many channels as the input: an image"
+            return group.field(
+                f"{channels}t"
+            ), "last layer, as many channels as the input: an image"
         if channels % order == 0:
-            return group.field(f"{channels // order}r"), f"{channels} = {channels // order} x {order}"
+            return group.field(
+                f"{channels // order}r"
+            ), f"{channels} = {channels // order} x {order}"
         if channels <= _IMAGE_CHANNELS:
             return group.field(f"{channels}t"), "too narrow for a regular field: an image"
         return None, f"{channels} channels are not a multiple of {order}"

@@ -62,6 +62,7 @@ class Group:
 
     @property
     def identity(self) -> Element:
+        """The element that moves nothing."""
         return Element(0, 0)
 
     def element(self, g: Element | tuple[int, int] | int) -> Element:
@@ -90,6 +91,7 @@ class Group:
         return Element((a.turns + (-b.turns if a.flip else b.turns)) % self.n, a.flip ^ b.flip)
 
     def inverse(self, g: Element | int) -> Element:
+        """The element that undoes ``g``."""
         g = self.element(g)
         return g if g.flip else Element(-g.turns % self.n, 0)
 

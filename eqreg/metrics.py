@@ -19,6 +19,7 @@ _RGB = 3
 # BT.601 luma of R, G, B in [0, 1] on the studio range [16, 235] / 255, as in MATLAB's rgb2ycbcr.
 _BT601 = (65.481, 128.553, 24.966)
 _BT601_OFFSET = 16.0
+_SSIM_WINDOW = 11
 
 
 def equivariance_error(
@@ -60,7 +61,9 @@ def equivariance_error(
     batch_size(x, model, group)
     chosen = group.elements[1:] if elements is None else tuple(group.element(g) for g in elements)
     if not chosen:
-        raise ValueError(f"no element of {group} to average over: give elements=, or a larger group")
+        raise ValueError(
+            f"no element of {group} to average over: give elements=, or a larger group"
+        )
     for field in (field_in, field_out):
         if field is not None and field.group != group:
             raise ValueError(f"{field!r} is a field of {field.group}, but the group is {group}")
@@ -72,7 +75,9 @@ def equivariance_error(
             difference = f(_act(x, g, group, field_in)) - _act(y, g, group, field_out)
             if y.ndim >= IMAGE_DIMS and quarter_turns(g, group) is None:
                 h, w = y.shape[-2:]
-                difference = difference * valid_mask((h, w), g, group, margin=margin, device=y.device)
+                difference = difference * valid_mask(
+                    (h, w), g, group, margin=margin, device=y.device
+                )
             errors.append(difference.square().flatten(1).sum(1) / power)
         return torch.stack(errors).mean(0)
 
@@ -152,11 +157,7 @@ def psnr(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0)
         ValueError: for shapes that differ or are no image batches, or an unknown channel.
     """
     x, y = _comparable(x, y, channel, data_range)
-    functional = require("torchmetrics.functional.image", extra="tasks")
-    value: Tensor = functional.peak_signal_noise_ratio(
-        x, y, data_range=float(data_range), reduction="none", dim=(1, 2, 3)
-    )
-    return value
+    return 10 * torch.log10(data_range**2 / (x - y).square().mean((1, 2, 3)))
 
 
 def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0) -> Tensor:
@@ -172,14 +173,20 @@ def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0)
         Tensor (B,).
 
     Raises:
-        ValueError: for shapes that differ or are no image batches, or an unknown channel.
+        ValueError: for shapes that differ, are no image batches or too small, or an unknown channel.
+        ImportError: without torchmetrics (``pip install "eqreg[tasks]"``).
     """
     x, y = _comparable(x, y, channel, data_range)
+    if min(x.shape[-2:]) < _SSIM_WINDOW:
+        raise ValueError(f"ssim needs images of at least 11 x 11 pixels, got {tuple(x.shape[-2:])}")
     functional = require("torchmetrics.functional.image", extra="tasks")
-    value: Tensor = functional.structural_similarity_index_measure(
-        x, y, data_range=float(data_range), reduction="none"
+    _, local = functional.structural_similarity_index_measure(
+        x, y, data_range=float(data_range), reduction="none", return_full_image=True
     )
-    return value.reshape(-1)
+    # Only windows that lie inside the image count, as in the original code and in scikit-image.
+    border = _SSIM_WINDOW // 2
+    inside: Tensor = local[..., border : x.shape[-2] - border, border : x.shape[-1] - border]
+    return inside.mean((1, 2, 3))
 
 
 def _comparable(x: Tensor, y: Tensor, channel: str, data_range: float) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,7 @@ class RegularizedOutput:
 
     @property
     def g(self) -> Element:
+        """The group element of this call."""
         return self.pairing.g
 
     def act(self, target: Any) -> Any:
@@ -189,7 +190,8 @@ class EquivarianceRegularizer:
         lost = [
             name
             for name, layer in layers.items()
-            if not found[name].error.requires_grad and any(p.requires_grad for p in layer.parameters())
+            if not found[name].error.requires_grad
+            and any(p.requires_grad for p in layer.parameters())
         ]
         if lost:
             self._warned = True

@@ -109,13 +109,12 @@ class GroupConv2d(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve with the expanded kernel."""
         if x.ndim != 4 or x.shape[1] != self.in_field.channels:
             raise ValueError(
                 f"{self.in_field!r} needs input (B, {self.in_field.channels}, H, W), got {tuple(x.shape)}"
             )
-        return F.conv2d(
-            x, self.expanded_weight(), self.expanded_bias(), self.stride, self.padding
-        )
+        return F.conv2d(x, self.expanded_weight(), self.expanded_bias(), self.stride, self.padding)
 
     def export(self) -> nn.Conv2d:
         """The same map as an ordinary ``nn.Conv2d``, at the cost of one."""
@@ -132,6 +131,7 @@ class GroupConv2d(nn.Module):
         return conv
 
     def extra_repr(self) -> str:
+        """What ``print(layer)`` shows."""
         return (
             f"{self.in_field!r}, {self.out_field!r}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, bias={self.bias is not None}"

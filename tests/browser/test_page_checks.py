@@ -29,6 +29,7 @@ FAULTS = [
     (checks.folded_faults, "<details>", "<details open>"),
     (checks.folded_faults, "<details>", "<details ontoggle='this.open = false'>"),
     (checks.contrast_faults, "<p>", "<p style='color:#999'>"),
+    (checks.contrast_faults, "<p>", "<p style='opacity:.4'>"),
 ]
 
 

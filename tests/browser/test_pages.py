@@ -82,7 +82,7 @@ def test_colab_button_leads_to_the_notebook(seen):
 
 def test_front_page_leads_to_the_introduction(site, browser):
     seen = checks.visit(browser, site, "index.html")
-    assert seen.page.url == f"{site}/book/intro.html"
+    seen.page.wait_for_url(f"{site}/book/intro.html")
     seen.page.close()
 
 

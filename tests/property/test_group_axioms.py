@@ -12,7 +12,9 @@ from eqreg import C1, C2, C4, C8, D4, CyclicGroup, DihedralGroup, act, permute_c
 GROUPS = [C1, C2, C4, C8, D4, CyclicGroup(3), DihedralGroup(1), DihedralGroup(3)]
 EXACT = [C1, C2, C4, D4, DihedralGroup(1), DihedralGroup(2)]
 
-groups = st.builds(lambda kind, n: kind(n), st.sampled_from([CyclicGroup, DihedralGroup]), st.integers(1, 12))
+groups = st.builds(
+    lambda kind, n: kind(n), st.sampled_from([CyclicGroup, DihedralGroup]), st.integers(1, 12)
+)
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=repr)
@@ -36,7 +38,9 @@ def test_regular_representation_is_a_homomorphism(group, data):
     assert sorted(p) == list(range(group.order))
 
 
-@given(groups, st.lists(st.tuples(st.integers(0, 5), st.sampled_from("tr")), min_size=1, max_size=4))
+@given(
+    groups, st.lists(st.tuples(st.integers(0, 5), st.sampled_from("tr")), min_size=1, max_size=4)
+)
 def test_field_types_round_trip(group, terms):
     spec = " + ".join(f"{n}{kind}" for n, kind in terms)
     if not any(n for n, _ in terms):

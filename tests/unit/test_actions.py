@@ -41,7 +41,9 @@ def test_interpolated_rotation_agrees_with_scikit_image():
 @pytest.mark.parametrize("size", [(9, 9), (8, 8), (7, 12)])
 def test_interpolation_is_exact_for_linear_images_inside_the_mask(size):
     h, w = size
-    y, x = torch.meshgrid(torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij"
+    )
     y, x = y.double(), x.double()
     turned, mask = rotate(x, 1, C8), valid_mask(size, 1, C8)
     # Counter-clockwise on screen by 45 degrees: the value at p is x of the point turned back.
@@ -80,7 +82,11 @@ def test_act_turns_and_permutes():
     ("call", "error", "message"),
     [
         (lambda: rotate([[1, 2]], 1), TypeError, "expected images as a tensor .*, got list"),
-        (lambda: rotate(torch.ones(3), 1), ValueError, r"expected images \(..., H, W\), got shape \(3,\)"),
+        (
+            lambda: rotate(torch.ones(3), 1),
+            ValueError,
+            r"expected images \(..., H, W\), got shape \(3,\)",
+        ),
         (
             lambda: rotate(torch.ones(4, 4, dtype=torch.uint8), 1, C8),
             TypeError,

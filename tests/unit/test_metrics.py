@@ -63,9 +63,17 @@ def test_psnr_and_ssim_agree_with_scikit_image(channel):
     images = [luma(t) if channel == "y" else t for t in (B, A)]
     for i in range(3):
         b, a = (t[i].permute(1, 2, 0).numpy() for t in images)
-        assert ours[0][i].item() == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-6)
+        assert ours[0][i].item() == pytest.approx(
+            peak_signal_noise_ratio(a, b, data_range=1), abs=1e-6
+        )
         reference = structural_similarity(
-            a, b, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=2
+            a,
+            b,
+            data_range=1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            channel_axis=2,
         )
         assert ours[1][i].item() == pytest.approx(reference, abs=1e-6)
 
@@ -81,10 +89,19 @@ def test_psnr_by_hand():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: psnr(A, A[:2]), ValueError, r"one shape, got \(3, 3, 32, 40\) and \(2, 3, 32, 40\)"),
+        (
+            lambda: psnr(A, A[:2]),
+            ValueError,
+            r"one shape, got \(3, 3, 32, 40\) and \(2, 3, 32, 40\)",
+        ),
         (lambda: ssim(A[0], A[0]), ValueError, r"two batches \(B, C, H, W\)"),
+        (
+            lambda: ssim(A[..., :9], A[..., :9]),
+            ValueError,
+            r"at least 11 x 11 pixels, got \(32, 9\)",
+        ),
         (lambda: psnr(A.int(), A.int()), TypeError, "floating point images, got torch.int32"),
-        (lambda: psnr(A, A, channel="Y"), ValueError, "channel must be \"rgb\" or \"y\", got 'Y'"),
+        (lambda: psnr(A, A, channel="Y"), ValueError, 'channel must be "rgb" or "y", got \'Y\''),
         (lambda: psnr(A, A, data_range=0), ValueError, "data_range must be positive, got 0"),
         (lambda: psnr(A[:, :1], A[:, :1], channel="y"), ValueError, "luma needs RGB images"),
         (
@@ -92,7 +109,11 @@ def test_psnr_by_hand():
             ValueError,
             "is a field of C8, but the group is C4",
         ),
-        (lambda: equivariance_error(lambda x: x, A, C4), ValueError, "needs square images, got 32 x 40"),
+        (
+            lambda: equivariance_error(lambda x: x, A, C4),
+            ValueError,
+            "needs square images, got 32 x 40",
+        ),
         (
             lambda: equivariance_error(lambda x: x, A[..., :32], C4, elements=[]),
             ValueError,

@@ -53,7 +53,12 @@ def test_strict_layers_keep_their_own_field():
 
 @pytest.mark.parametrize(
     "layers",
-    ["body.*", ["body.0", "body.1"], lambda name, m: name.startswith("body."), [nn.ConvTranspose2d, "body.0"]],
+    [
+        "body.*",
+        ["body.0", "body.1"],
+        lambda name, m: name.startswith("body."),
+        [nn.ConvTranspose2d, "body.0"],
+    ],
 )
 def test_selectors(layers):
     model = nn.Module()
@@ -74,13 +79,29 @@ def test_fields_override_and_add_layers():
         ({"layers": "bodi"}, ValueError, "layers: no layer .* matches 'bodi'; did you mean 'body'"),
         ({"layers": "head.*"}, ValueError, "matches 'head"),
         ({"layers": nn.Linear}, ValueError, "layers=Linear: the model has no such module"),
-        ({"layers": [3]}, TypeError, r"names, globs, module types or a predicate\(name, module\), got 3"),
+        (
+            {"layers": [3]},
+            TypeError,
+            r"names, globs, module types or a predicate\(name, module\), got 3",
+        ),
         ({"layers": []}, ValueError, "no layer to compare under C4"),
         ({"layers": nn.ReLU}, ValueError, "no layer to compare under C4"),
-        ({"layers": "act"}, ValueError, "layer 'act' cannot be compared: it does not say how many channels"),
-        ({"layers": ["body", "odd"]}, ValueError, "layer 'odd' cannot be compared: 18 channels are not"),
+        (
+            {"layers": "act"},
+            ValueError,
+            "layer 'act' cannot be compared: it does not say how many channels",
+        ),
+        (
+            {"layers": ["body", "odd"]},
+            ValueError,
+            "layer 'odd' cannot be compared: 18 channels are not",
+        ),
         ({"fields": {"tail": "1r"}}, ValueError, "fields: no layer .* 'tail'"),
-        ({"fields": {"body": C8.field("1r")}}, ValueError, "is a field of C8, but the regularizer's group is C4"),
+        (
+            {"fields": {"body": C8.field("1r")}},
+            ValueError,
+            "is a field of C8, but the regularizer's group is C4",
+        ),
         ({"fields": {"body": "3r"}}, ValueError, r"has 12 channels, but layer 'body' puts out 8"),
         ({"fields": {"body": 8}}, TypeError, r"must be a FieldType or a string like"),
         ({"fields": {"body": "eight"}}, ValueError, "cannot read field type 'eight'"),
@@ -99,7 +120,9 @@ def test_bad_arguments(kwargs, error, message):
 
 
 def test_models_without_a_layer_that_fits():
-    with pytest.raises(ValueError, match="multiple of 4.*\n.*\n.*18 channels are not a multiple of 4"):
+    with pytest.raises(
+        ValueError, match="multiple of 4.*\n.*\n.*18 channels are not a multiple of 4"
+    ):
         plan(nn.Conv2d(1, 18, 3))
     with pytest.raises(ValueError, match="Linear holds no convolution"):
         plan(nn.Linear(3, 4))

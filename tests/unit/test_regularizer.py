@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from eqreg import C2, C4, C8, D4, EquivarianceRegularizer, Element, act, layer_errors, rotate
+from eqreg import C2, C4, C8, D4, Element, EquivarianceRegularizer, act, layer_errors, rotate
 
 
 def small_net(width=8, inplace=True, channels=3):
@@ -79,7 +79,9 @@ def test_reference_norm_of_an_equivariant_layer_has_a_finite_gradient():
     conv = nn.Conv2d(1, 4, 3, padding=1)
     nn.init.constant_(conv.weight, 0.1)
     nn.init.zeros_(conv.bias)
-    EquivarianceRegularizer(conv, C4, norm="reference")(torch.ones(1, 1, 5, 5), g=1).penalty.backward()
+    EquivarianceRegularizer(conv, C4, norm="reference")(
+        torch.ones(1, 1, 5, 5), g=1
+    ).penalty.backward()
     assert conv.weight.grad.isfinite().all()
 
 

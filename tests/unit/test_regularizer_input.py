@@ -18,17 +18,41 @@ IMAGE = torch.rand(2, 1, 8, 8)
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
-        ((torch.rand(2, 1, 8, 6),), ValueError, "needs square images, got 8 x 6; crop to squares or use C2"),
-        ((torch.zeros(2, 1, 8, 8, dtype=torch.uint8),), TypeError, "floating point images, got torch.uint8"),
+        (
+            (torch.rand(2, 1, 8, 6),),
+            ValueError,
+            "needs square images, got 8 x 6; crop to squares or use C2",
+        ),
+        (
+            (torch.zeros(2, 1, 8, 8, dtype=torch.uint8),),
+            TypeError,
+            "floating point images, got torch.uint8",
+        ),
         ((torch.rand(0, 1, 8, 8),), ValueError, r"empty batch of shape \(0, 1, 8, 8\)"),
-        ((torch.rand(1, 8, 8),), TypeError, r"at least one batch of images, a tensor \(B, C, H, W\)"),
+        (
+            (torch.rand(1, 8, 8),),
+            TypeError,
+            r"at least one batch of images, a tensor \(B, C, H, W\)",
+        ),
         ((), TypeError, "at least one batch of images"),
         ((IMAGE, IMAGE.double()), ValueError, "share one dtype, got torch.float32, torch.float64"),
-        ((IMAGE.double(),), ValueError, "dtype torch.float64, but the model's parameters have torch.float32"),
+        (
+            (IMAGE.double(),),
+            ValueError,
+            "dtype torch.float64, but the model's parameters have torch.float32",
+        ),
         ((IMAGE, IMAGE.to("meta")), ValueError, "share one device, got cpu, meta"),
         ((IMAGE.to("meta"),), ValueError, "device meta, but the model's parameters have cpu"),
-        ((IMAGE, torch.rand(3, 1, 8, 8)), ValueError, r"batch size of the first, 2, got shape \(3, 1, 8, 8\)"),
-        ((IMAGE, torch.rand(2, 8, 8)), ValueError, r"cannot tell whether shape \(2, 8, 8\) is an image"),
+        (
+            (IMAGE, torch.rand(3, 1, 8, 8)),
+            ValueError,
+            r"batch size of the first, 2, got shape \(3, 1, 8, 8\)",
+        ),
+        (
+            (IMAGE, torch.rand(2, 8, 8)),
+            ValueError,
+            r"cannot tell whether shape \(2, 8, 8\) is an image",
+        ),
     ],
 )
 def test_bad_inputs_are_named_before_anything_runs(inputs, error, message):
@@ -60,7 +84,9 @@ def test_features_that_are_not_finite_name_the_layer(value):
 
 def test_targets_of_another_batch_or_shape():
     out = regularizer()(IMAGE)
-    with pytest.raises(ValueError, match=r"target for each of the 2 images, got shape \(3, 1, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"target for each of the 2 images, got shape \(3, 1, 8, 8\)"
+    ):
         out.act(torch.rand(3, 1, 8, 8))
     with pytest.raises(ValueError, match="cannot tell whether shape"):
         out.act(torch.rand(2, 8, 8))
@@ -97,7 +123,9 @@ def test_layers_that_fold_space_into_the_batch():
         def forward(self, x):
             return self.conv(x.unfold(2, 4, 4).unfold(3, 4, 4).reshape(-1, 1, 4, 4))
 
-    with pytest.raises(ValueError, match=r"layer 'conv': expected features \(4, C, H, W\) for 2 images"):
+    with pytest.raises(
+        ValueError, match=r"layer 'conv': expected features \(4, C, H, W\) for 2 images"
+    ):
         EquivarianceRegularizer(Windows(), C4)(IMAGE)
 
 
@@ -120,7 +148,10 @@ def test_layers_that_never_run():
         (nn.Conv2d(1, 4, 3, stride=2, padding=1), r"s \| H\+2P-K, here 2 does not divide 7"),
         (nn.Conv2d(1, 4, 4, padding="same"), "pads one side more"),
         (nn.ConvTranspose2d(1, 4, 3, stride=2, padding=1, output_padding=1), "output_padding"),
-        (nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.Conv2d(1, 4, 1)), "layer '0'.*kernel K=3, stride s=2"),
+        (
+            nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.Conv2d(1, 4, 1)),
+            "layer '0'.*kernel K=3, stride s=2",
+        ),
     ],
 )
 def test_inexact_grids_warn_once_per_size(layer, message, recwarn):
@@ -155,5 +186,7 @@ def test_lost_gradients_are_told():
             return checkpoint(self.b, self.a(x), use_reentrant=True)
 
     reg = EquivarianceRegularizer(Reentrant(), C4)
-    with pytest.warns(UserWarning, match="no gradient reaches the penalty of 'b'.*use_reentrant=False"):
+    with pytest.warns(
+        UserWarning, match="no gradient reaches the penalty of 'b'.*use_reentrant=False"
+    ):
         reg(IMAGE)

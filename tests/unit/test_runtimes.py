@@ -68,7 +68,9 @@ class Checkpointed(nn.Module):
         self.net = net
 
     def forward(self, x):
-        return checkpoint(self.net[2:], checkpoint(self.net[:2], x, use_reentrant=False), use_reentrant=False)
+        return checkpoint(
+            self.net[2:], checkpoint(self.net[:2], x, use_reentrant=False), use_reentrant=False
+        )
 
 
 def test_checkpointing_gives_the_same_gradients():
@@ -109,7 +111,9 @@ def test_models_compiled_in_place_give_the_same_gradients():
 
 
 def _worker(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
     torch.set_num_threads(1)
     model = DistributedDataParallel(small_net())
     reg = EquivarianceRegularizer(model, C4)
