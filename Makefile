@@ -5,15 +5,18 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
 	&& echo $$p && break; done)
-# PyPI's torch for Linux is the CUDA build, several GB with its libraries. Empty: use pip's own index.
+# PyPI's torch for Linux is the CUDA build, several GB with its libraries. For such a build give
+# .../whl/cu128 or the like; empty: use pip's own index.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # quick, full or paper: how long the chapters train.
 EQREG_MODE ?= quick
 PORT ?= 8000
 export EQREG_MODE TORCH_INDEX
 
+$(if $(shell git --version),,$(error git is needed))
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Without byte code: Python compiles a module when it is first imported, and most never are.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
 BUILT := _build/html/index.html
 
 # The stamp of a finished set-up. Its name holds a hash of the pins and of this folder (a venv does
@@ -34,14 +37,14 @@ help: ## this list
 setup: $(READY) ## .venv with exactly the packages of requirements.lock
 
 $(READY):
-	@echo "== setup =="
+	@echo "== setup: about 1.7 GB, a few minutes =="
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	@test -z "$(TORCH_INDEX)" || $(PIP) install --quiet --no-deps --retries 1 --timeout 15 \
-		--index-url "$(TORCH_INDEX)" $$(grep -E '^torch(vision)?==' requirements.lock) \
+	@test -z "$(TORCH_INDEX)" || $(INSTALL) $(if $(filter %/cpu,$(TORCH_INDEX)),--no-deps) \
+		--retries 1 --timeout 15 --index-url "$(TORCH_INDEX)" $$(grep -E '^torch(vision)?==' requirements.lock) \
 		|| echo "torch: nothing from $(TORCH_INDEX), taking the build of pip's own index"
-	$(PIP) install --quiet --no-deps --no-compile -r requirements.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(INSTALL) --no-deps -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	$(BIN)/python book/scripts/env.py check
 	@touch $@
 

@@ -118,16 +118,15 @@ def permute_channels(z: Tensor, g: Element | int, field: FieldType) -> Tensor:
         raise ValueError(
             f"{field!r} needs features (..., {field.channels}, H, W), got shape {tuple(z.shape)}"
         )
-    parts, start = [], 0
-    source = _inverse(field.group.permutation(g))
-    for count, kind in field.terms:
-        width = count * (field.group.order if kind == "r" else 1)
-        part = z.narrow(-3, start, width)
-        start += width
+    group = field.group
+    source = _inverse(group.permutation(g))
+    widths = [count * (group.order if kind == "r" else 1) for count, kind in field.terms]
+    parts = []
+    for part, (count, kind) in zip(z.split(widths, -3), field.terms, strict=True):
         if kind == "r" and source != tuple(range(len(source))):
-            part = part.unflatten(-3, (count, field.group.order))
-            # Whole blocks move, never single entries: cat keeps no index tensor alive for backward.
-            part = torch.cat([part.narrow(-3, s, n) for s, n in _runs(source)], -3).flatten(-4, -3)
+            # Unbind and stack, not an index: its backward is one copy, and it keeps no index tensor.
+            slices = part.unflatten(-3, (count, group.order)).unbind(-3)
+            part = torch.stack([slices[s] for s in source], -3).flatten(-4, -3)
         parts.append(part)
     return parts[0] if len(parts) == 1 else torch.cat(parts, -3)
 
@@ -167,14 +166,3 @@ def _source_grid(
 
 def _inverse(permutation: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(range(len(permutation)), key=permutation.__getitem__))
-
-
-def _runs(source: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Split indices into runs of consecutive numbers: pairs (start, length)."""
-    runs: list[tuple[int, int]] = []
-    for s in source:
-        if runs and sum(runs[-1]) == s:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((s, 1))
-    return runs

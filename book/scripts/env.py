@@ -22,9 +22,10 @@ LOCK = ROOT / "requirements.lock"
 CONDA = ROOT / "environment.yml"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-# Never part of the set: the project itself and the tool that installs it.
-OUTSIDE = {"eqreg", "pip"}
-UNWANTED = re.compile(r"nvidia-|cuda-|triton|py3nj")
+# Never part of the set: the project itself, the tool that installs it, and the libraries of a CUDA
+# build of torch, which are on a machine only if TORCH_INDEX asked for such a build.
+OUTSIDE = re.compile(r"eqreg$|pip$")
+CUDA = re.compile(r"nvidia-|cuda-|triton")
 
 HEADER = """\
 # Every package of the development environment, written by `make lock` from pyproject.toml.
@@ -59,7 +60,7 @@ def locked() -> dict[str, str]:
 def installed() -> dict[str, str]:
     """What this interpreter has, without local labels: 2.13.0+cpu is a build of 2.13.0."""
     found = {normal(d.metadata["Name"]): d.version.split("+")[0] for d in metadata.distributions()}
-    return {name: version for name, version in found.items() if name not in OUTSIDE}
+    return {n: v for n, v in found.items() if not OUTSIDE.match(n) and not CUDA.match(n)}
 
 
 def differences(want: dict[str, str], have: dict[str, str]) -> list[str]:
@@ -93,18 +94,17 @@ def lock() -> None:
         venv.create(scratch, with_pip=True)
         python = str(Path(scratch, "bin", "python"))
         install = [python, "-m", "pip", "install", "--quiet"]
-        if index := os.environ.get("TORCH_INDEX"):  # best effort: the CPU build has no CUDA needs
-            subprocess.run(
-                [*install, "--retries=1", "--timeout=15", f"--index-url={index}", *torch]
-            )
+        if index := os.environ.get("TORCH_INDEX"):  # its torch asks for no CUDA; else pip's own
+            cpu = [*install, "--no-deps", "--retries=1", "--timeout=15", f"--index-url={index}"]
+            subprocess.run([*cpu, *torch])
         subprocess.run([*install, *torch, f"{ROOT}[dev]"], check=True)
         subprocess.run([*install, "--no-deps", *alone], check=True)
         freeze = [python, "-m", "pip", "list", "--format=freeze"]
         listing = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout
     lines = [re.sub(r"\+.*", "", line) for line in listing.splitlines()]
-    lines = [line for line in lines if normal(line.split("==")[0]) not in OUTSIDE]
-    if unwanted := [line for line in lines if UNWANTED.match(line)]:
-        sys.exit(f"not written: the resolver brought {', '.join(unwanted)}")
+    lines = [line for line in lines if not OUTSIDE.match(line.split("==")[0])]
+    if cuda := [line for line in lines if CUDA.match(line)]:
+        sys.exit(f"not written: the resolver brought {', '.join(cuda)}; give TORCH_INDEX")
     LOCK.write_text(HEADER + "\n".join(sorted(lines, key=str.lower)) + "\n", encoding="utf-8")
     print(f"{LOCK.name}: {len(lines)} packages")
 

@@ -10,7 +10,7 @@ from ..groups import Group
 
 
 class ResidualNet(nn.Module):
-    """``f(x) = x + body(x)``: convolutions and ReLUs predict what to change, no normalisation.
+    """``f(x) = x + body(x)``: convolutions and ReLUs, without normalisation, predict the change.
 
     With ``strict=group`` the convolutions are group convolutions of the same width: the features
     are regular fields of the group, and the network is equivariant whatever its weights. Its
@@ -65,15 +65,15 @@ class ResidualNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights such that the signal keeps its power from ReLU to ReLU; no biases."""
-        for layer in self.body:
-            if isinstance(layer, nn.ReLU):
-                continue
-            layer.reset_parameters()  # type: ignore[operator]  # uniform, variance 1 / (3 fan-in)
+        """Draw weights that keep the power of the signal, and start near ``f(x) = x``; no biases."""
+        layers = [layer for layer in self.body if not isinstance(layer, nn.ReLU)]
+        for layer in layers:
+            layer.reset_parameters()  # uniform with variance 1 / (3 fan-in)
+            # He et al. (2015) ask for variance 2 / fan-in. With torch's default each ReLU layer
+            # divides the power by 6, and a few layers on the output is nothing but biases.
+            gain = math.sqrt(6) * (0.1 if layer is layers[-1] else 1.0)
             for name, parameter in layer.named_parameters():
-                # torch's default divides the power by 6 at each ReLU layer: a few layers on, the
-                # output is the biases, and training stalls. He et al. (2015): variance 2 / fan-in.
-                parameter.data.mul_(0.0 if name == "bias" else math.sqrt(6))
+                parameter.data.mul_(0.0 if name == "bias" else gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore images (B, C, H, W)."""

@@ -229,8 +229,10 @@ def image_tag(png: bytes, *, alt: str, style: str = "", extra: str = "") -> str:
 def figure_tag(body: str, *, caption: str | None, width: float) -> str:
     """Wrap ``body`` into a ``<figure>`` no wider than the page."""
     text = (
-        f'<figcaption style="margin-top:.4em;text-align:left">{escape(caption)}</figcaption>'
+        f'<figcaption style="margin-top:.4em;text-align:left;color:inherit;font-weight:400">'
+        f"{escape(caption)}</figcaption>"
         if caption
         else ""
     )
-    return f'<figure style="margin:1em auto;max-width:{width:g}px">{body}{text}</figure>'
+    style = f"margin:1em auto;max-width:{width:g}px"
+    return f'<figure class="eqreg" style="{style}">{body}{text}</figure>'

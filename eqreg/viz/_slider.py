@@ -148,8 +148,8 @@ def _page(
         f'margin-top:.4em"><span>{escape(label)}</span>'
         f'<input type="range" min="0" max="{len(frames) - 1}" step="1" value="{start}" '
         f'autocomplete="off" aria-valuetext="{escape(texts[start])}" oninput="{_MOVE}" '
-        'style="flex:1 1 9em;min-width:6em;height:2.2em;accent-color:#0072B2">'
-        '<output style="min-width:3em;font-variant-numeric:tabular-nums">'
+        'style="flex:1 1 5em;min-width:5em;height:2.2em;accent-color:#0072B2">'
+        '<output style="min-width:2em;font-variant-numeric:tabular-nums">'
         f"{escape(texts[start])}</output></label>"
     )
     return figure_tag(images + control, caption=caption, width=width)

@@ -81,9 +81,10 @@ def test_colab_button_leads_to_the_notebook(seen):
 
 
 def test_front_page_leads_to_the_introduction(site, browser):
-    seen = checks.visit(browser, site, "index.html")
-    seen.page.wait_for_url(f"{site}/book/intro.html")
-    seen.page.close()
+    page = browser.new_page()
+    page.goto(f"{site}/index.html")
+    page.wait_for_url(f"{site}/book/intro.html")
+    page.close()
 
 
 def test_search_finds_a_word_of_the_notation_page(site, browser):

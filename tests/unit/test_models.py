@@ -41,6 +41,22 @@ def test_the_twin_has_a_quarter_of_the_parameters():
     assert 0.25 <= ratio < 0.27
 
 
+@pytest.mark.parametrize("group", [None, C4], ids=str)
+def test_signals_keep_their_power_and_the_net_starts_near_the_identity(group):
+    torch.manual_seed(0)
+    model = ResidualNet(width=32, depth=12, strict=group)
+    x = torch.randn(1, 1, 64, 64)
+    power = {}
+    for name, layer in list(model.body.named_children())[:-1]:
+        layer.register_forward_hook(lambda m, i, o, n=name: power.update({n: float(o.var())}))
+    with torch.no_grad():
+        y = model(x)
+    relative = power["20"] / power["0"]
+    assert 0.2 < relative < 5, "twelve layers of torch's default would leave 6**-10"
+    assert (y - x).std() < 0.3 * x.std()
+    assert all(not p.any() for n, p in model.named_parameters() if n.endswith("bias"))
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
