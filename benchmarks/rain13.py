@@ -50,6 +50,8 @@ METHODS = [
     "augmentation C2", "strict C2", "pairs C2", "EQ-Reg C2",
     "augmentation C4", "strict C4", "pairs C4", "EQ-Reg C4",
 ]  # fmt: skip
+# What the page trains in quick mode.
+PAGE = ["plain", "augmentation C4", "strict C4", "pairs C4", "EQ-Reg C4"]
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -218,17 +220,17 @@ def report(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument(
         "--page-steps", type=int, default=120, help="steps of the page's quick mode"
     )
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "rain13.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     start = time.perf_counter()
     rainy, clean = photographs_in_rain("test")
-    page = tune(METHODS, arguments.page_steps)
+    page = tune(PAGE, arguments.page_steps)
     chosen = tune(METHODS, arguments.steps)
     seeds = range(arguments.seeds)
     rows = {
@@ -245,7 +247,7 @@ def main() -> None:
         "input": {"psnr": float(psnr(rainy, clean).mean()), "ssim": float(ssim(rainy, clean).mean())},
         "rows": rows,
         "tuning": {m: chosen[m]["tried"] for m in METHODS},
-        "page": {"steps": arguments.page_steps, **{m: page[m] for m in METHODS}},
+        "page": {"steps": arguments.page_steps, **page},
     }  # fmt: skip
     arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     report(f"wrote {arguments.out} after {content['stamp']['hours']} h")

@@ -33,11 +33,18 @@ FAULTS = [
 ]
 
 
-@pytest.fixture
-def faults(tmp_path, serve, browser):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def faults(folder, serve, browser):
+    site = serve(folder)
+
     def run(check, html):
-        (tmp_path / "page.html").write_text(html)
-        seen = checks.visit(browser, serve(tmp_path), "page.html")
+        (folder / "page.html").write_text(html)
+        seen = checks.visit(browser, site, "page.html")
         found = check(seen)
         seen.page.close()
         return found
@@ -57,9 +64,9 @@ def test_fault_is_found(faults, check, good, bad):
 
 
 @pytest.mark.parametrize("target", ["#nowhere", "missing.html"])
-def test_dead_link_is_found(faults, tmp_path, target):
+def test_dead_link_is_found(faults, folder, target):
     def check(seen):
-        return checks.link_faults(seen, tmp_path)
+        return checks.link_faults(seen, folder)
 
     assert faults(check, GOOD) == []
     assert faults(check, GOOD.replace("#here", target))

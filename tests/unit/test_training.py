@@ -39,10 +39,10 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("settings", [{}, {"augment": C4}, {"lam": 0.0}, {"lam": 0.1}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"augment": C4}, {"lam": 0.0}, {"lam": 0.01}], ids=str)
 def test_every_method_learns(settings):
     _, history = train(steps=80, **settings)
-    assert sum(history.loss[-10:]) < 0.7 * sum(history.loss[:10])
+    assert sum(history.loss[-10:]) < 0.5 * sum(history.loss[:10])
 
 
 def test_history_counts_the_cost():
@@ -56,8 +56,8 @@ def test_history_counts_the_cost():
 
 def test_the_penalty_lowers_the_error():
     _, loose = train(steps=60, lam=0.0)
-    _, tight = train(steps=60, lam=1.0)
-    assert sum(tight.penalty[-10:]) < 0.5 * sum(loose.penalty[-10:])
+    _, tight = train(steps=60, lam=0.1)
+    assert sum(tight.penalty[-10:]) < 0.7 * sum(loose.penalty[-10:])
 
 
 def test_augmentation_turns_input_and_label_by_every_element():
