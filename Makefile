@@ -24,7 +24,7 @@ BUILT := _build/html/index.html
 READY := .venv/.ready-$(shell (echo "$(CURDIR)"; cat requirements.lock pyproject.toml) | git hash-object --stdin)
 
 # What the pages depend on besides their own text.
-CODE = $(sort $(shell find eqreg artifacts -type f ! -path '*/__pycache__/*'))
+CODE = $(sort $(shell find eqreg $(wildcard artifacts) -type f ! -path '*/__pycache__/*'))
 CODE_HASH = $(shell (echo $(EQREG_MODE) $(CODE); git hash-object $(CODE) requirements.lock) | git hash-object --stdin)
 
 .DEFAULT_GOAL := help
@@ -39,6 +39,7 @@ setup: $(READY) ## .venv with exactly the packages of requirements.lock
 $(READY):
 	@echo "== setup: about 1.7 GB, a few minutes =="
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@rm -f .venv/.ready-* # first, since the next line can be interrupted too
 	$(PYTHON) -m venv --clear .venv
 	@test -z "$(TORCH_INDEX)" || $(INSTALL) $(if $(filter %/cpu,$(TORCH_INDEX)),--no-deps) \
 		--retries 1 --timeout 15 --index-url "$(TORCH_INDEX)" $$(grep -E '^torch(vision)?==' requirements.lock) \

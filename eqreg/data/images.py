@@ -118,7 +118,7 @@ def patches(
 def _read(file: str) -> Tensor:
     """(C, H, W) float32 in [0, 1], C = 1 or 3, from a file inside an installed wheel."""
     package = "sklearn" if file in _IN_SKLEARN else "skimage"
-    home = Path(require(package, extra="tasks").__file__).parent
+    home = Path(str(require(package, extra="tasks").__file__)).parent
     path = home / ("datasets/images" if package == "sklearn" else "data") / file
     if not path.is_file():
         raise FileNotFoundError(

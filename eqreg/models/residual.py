@@ -68,7 +68,7 @@ class ResidualNet(nn.Module):
         """Draw weights that keep the power of the signal, and start near ``f(x) = x``; no biases."""
         layers = [layer for layer in self.body if not isinstance(layer, nn.ReLU)]
         for layer in layers:
-            layer.reset_parameters()  # uniform with variance 1 / (3 fan-in)
+            layer.reset_parameters()  # type: ignore[operator]  # variance 1 / (3 fan-in)
             # He et al. (2015) ask for variance 2 / fan-in. With torch's default each ReLU layer
             # divides the power by 6, and a few layers on the output is nothing but biases.
             gain = math.sqrt(6) * (0.1 if layer is layers[-1] else 1.0)

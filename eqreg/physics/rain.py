@@ -135,8 +135,7 @@ def rain_streaks(
     Raises:
         ValueError: ``shape`` is not three positive integers.
 
-    >>> r = rain_streaks((2, 32, 32), RainModel(angle=90),
-    generator=torch.Generator().manual_seed(0))
+    >>> r = rain_streaks((2, 32, 32), generator=torch.Generator().manual_seed(0))
     >>> r.shape, bool((r >= 0).all())
     (torch.Size([2, 1, 32, 32]), True)
     """

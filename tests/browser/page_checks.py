@@ -99,9 +99,11 @@ OVERFLOW = """() => {
   const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth <= width) return [];
   const wide = e => e.getBoundingClientRect().right > width + 1;
-  const named = e => `${e.tagName.toLowerCase()}.${e.className}`;
-  const last = [...document.querySelectorAll('main *')].filter(wide).slice(0, 3).map(named);
-  return [`${document.documentElement.scrollWidth} px wide on ${width} px: ${last.join(', ')}`];
+  const scrolls = e => e && (getComputedStyle(e).overflowX != 'visible' || scrolls(e.parentElement));
+  const inMain = [...document.querySelectorAll('main *')];
+  const named = inMain.filter(e => wide(e) && !scrolls(e)).slice(-2).map(e => e.outerHTML);
+  const html = named.map(text => text.slice(0, 80)).join(', ');
+  return [`${document.documentElement.scrollWidth} px wide on ${width} px: ${html}`];
 }"""
 
 

@@ -27,6 +27,7 @@ LONGEST_CELL = 15  # lines; more does not fit beside an explanation
 FEWEST_EXERCISES = 4
 MARKDOWN_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>")
+UNFINISHED = re.compile(r"\b(TODO|FIXME|TBD|TO WRITE)\b")
 
 
 def source(cell):
@@ -48,6 +49,11 @@ def problems(notebook, name):
         *(line for text in texts for line in image_problems(text)),
         *(line for cell in code for line in cell_problems(cell)),
         *exercise_problems(cells),
+        *(
+            f"unfinished: {source(cell)[:50]!r}"
+            for cell in cells
+            if UNFINISHED.search(source(cell))
+        ),
     ]
 
 
@@ -96,7 +102,8 @@ def cell_problems(cell):
             yield f"stored output below {first!r}; run book/scripts/sync.py"
         if cell["execution_count"] is not None:
             yield f"stored execution count at {first!r}; run book/scripts/sync.py"
-    if not {"hide-input", "solution"} & set(tags(cell)):
+    # Setup is a list of imports: nobody reads it beside an explanation.
+    if not {"hide-input", "solution", "setup"} & set(tags(cell)):
         lines = len(source(cell).splitlines())
         if lines > LONGEST_CELL:
             yield f"{lines} lines in the cell {first!r}, expected at most {LONGEST_CELL}"
@@ -221,6 +228,10 @@ def no_hint(chapter):
     chapter["cells"][-3]["source"] = "### Exercise 4"
 
 
+def unfinished(chapter):
+    chapter["cells"][3]["source"] += "\n\nTO WRITE"
+
+
 def badge_of_another(chapter):
     chapter["cells"][0]["source"] = chapter["cells"][0]["source"].replace("01_x", "02_y")
 
@@ -243,6 +254,7 @@ def test_a_good_chapter_passes():
         solution_open_in_colab,
         no_hint,
         badge_of_another,
+        unfinished,
     ],
     ids=lambda spoil: spoil.__name__,
 )

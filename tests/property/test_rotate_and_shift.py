@@ -64,7 +64,7 @@ def test_checker_passes_strict_and_fails_plain_networks(group):
     x = torch.randn(4, 1, 12, 12, dtype=torch.float64)
     strict = p4_network(2, group=group)
     plain = nn.Sequential(
-        *(layer.export() if isinstance(layer, GroupConv2d) else nn.LeakyReLU() for layer in strict)
+        *(layer.to_plain() if isinstance(layer, GroupConv2d) else nn.LeakyReLU() for layer in strict)
     ).double()
     field = group.field("2r")
     assert equivariance_error(strict, x, group, field_out=field).max() < 1e-24
@@ -82,7 +82,7 @@ def test_checker_passes_strict_and_fails_plain_networks(group):
 def test_checker_finds_the_one_broken_layer(broken):
     torch.manual_seed(0)
     net = p4_network()
-    net[broken] = net[broken].export().double()
+    net[broken] = net[broken].to_plain().double()
     with torch.no_grad():
         net[broken].weight[0] += 0.1 * torch.randn_like(net[broken].weight[0])
     errors = layer_errors(net, torch.randn(2, 1, 12, 12, dtype=torch.float64), C4)

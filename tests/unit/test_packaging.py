@@ -123,14 +123,14 @@ def wheel(built):
     return next(built.glob("*.whl"))
 
 
+def files_in(folder, prefix):
+    paths = (path for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts)
+    return {f"{prefix}/{path.relative_to(ROOT / folder)}" for path in paths if path.is_file()}
+
+
 def test_wheel_is_the_library(wheel):
     files = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    ours = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "eqreg").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert files == ours
+    assert files == files_in("eqreg", "eqreg") | files_in("artifacts", "eqreg/_artifacts")
     assert "eqreg/py.typed" in files
 
 
