@@ -188,7 +188,7 @@ def measure(method: str, seeds, steps: int, lr: float, lam: float) -> dict:
     return row
 
 
-def cost(rounds: int = 5) -> dict[str, float]:
+def cost(rounds: int = 12) -> dict[str, float]:
     """CPU time of a step relative to plain: the methods take turns, the best round counts."""
     best: dict = {}
     for _ in range(rounds):

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.utils import _pair
 
+from .fields import FieldType
+
 _DOWN = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 _ROWS_AND_COLUMNS = ("height", "width")
 
@@ -17,9 +19,14 @@ def grid_hooks(model: nn.Module) -> list[tuple[nn.Module, Callable[..., None]]]:
     """Forward hooks that warn, once per module, about layers that no choice of weights makes equivariant."""
     hooks: list[tuple[nn.Module, Callable[..., None]]] = []
     for name, module in model.named_modules():
-        if isinstance(module, (*_DOWN, nn.ConvTranspose2d)):
+        if _samples(module) or isinstance(module, nn.ConvTranspose2d):
             hooks.append((module, _hook(name)))
     return hooks
+
+
+def _samples(module: nn.Module) -> bool:
+    """Convolutions and poolings, also the strict ones, which are a layer above and known by their field."""
+    return isinstance(module, _DOWN) or isinstance(getattr(module, "out_field", None), FieldType)
 
 
 def _hook(name: str) -> Callable[..., None]:
@@ -47,7 +54,7 @@ def grid_problem(module: nn.Module, size: tuple[int, int]) -> str | None:
     if isinstance(module, nn.ConvTranspose2d):
         extra = module.output_padding
         return f"output_padding={extra} pads one side only; use 0" if any(extra) else None
-    if not isinstance(module, _DOWN):
+    if not _samples(module):
         return None
     kernels = _pair(module.kernel_size)
     dilations = _pair(getattr(module, "dilation", 1))

@@ -89,7 +89,10 @@ class EquivarianceRegularizer:
 
         reg = EquivarianceRegularizer(model, C4)
         out = reg(x)
-        loss = mse(out.y, y) + mse(out.y_g, out.act(y)) + 0.1 * out.penalty
+        loss = mse(out.y, y) + mse(out.y_g, out.act(y)) + lam * out.penalty
+
+    The penalty is of order 1, so ``lam`` belongs to the scale of the task loss: for a mean squared error near
+    1e-3 try 1e-4 to 1e-2 on validation images. Too large a weight teaches the network to do nothing.
 
     Reference: Bai, Fu, Xie, Meng, A Regularization-Guided Equivariant Approach for Image Restoration,
     CVPR 2025. Taught in: notebooks/13 (use), notebooks/09 (built step by step).

@@ -67,7 +67,7 @@ def photographs(split: str, *, color: bool = False, size: int | None = None) -> 
     for name, file in PHOTOGRAPHS[split].items():
         image = _read(file)
         if not color and image.shape[0] == 3:
-            image = torch.einsum("c,chw->hw", torch.tensor(_LUMA), image)[None]
+            image = torch.einsum("c,chw->hw", torch.tensor(_LUMA, dtype=image.dtype), image)[None]
         elif color and image.shape[0] == 1:
             image = image.expand(3, -1, -1).contiguous()
         images[name] = image if size is None else _square(image, size, name)

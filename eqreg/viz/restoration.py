@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -14,7 +14,7 @@ from ._figure import COLORS, as_image, subplots
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CELL = 1.75  # inches
+_CELL = 1.3  # inches: six columns fill a page
 _TITLE = 8  # points
 
 
@@ -63,52 +63,56 @@ def restorations(
 
 
 def bars(
-    rows: Mapping[str, Sequence[float]], *, ylabel: str, baseline: float | None = None
+    rows: Mapping[str, Sequence[float]],
+    *,
+    ylabel: str,
+    baseline: float = 0.0,
+    colors: Sequence[str] | None = None,
 ) -> Figure:
     """One bar per method at the mean over the seeds, and every seed as a dot.
 
     Args:
         rows: method -> one number per seed.
         ylabel: what the numbers are.
-        baseline: value of a dashed line, such as that of the input. Bars start there, or at 0.
+        baseline: where bars start, such as the value of the input.
+        colors: one for each bar; all blue if not given.
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: colours are too few or too many.
     """
-    figure, ax = subplots(size=(max(4.5, 1.05 * len(rows)), 3.2))
-    start = 0.0 if baseline is None else baseline
-    for i, (values, color) in enumerate(zip(rows.values(), _colors(), strict=False)):
-        ax.bar(i, np.mean(values) - start, 0.65, bottom=start, color=color, alpha=0.75)
+    colors = [COLORS["blue"]] * len(rows) if colors is None else colors
+    if len(colors) != len(rows):
+        raise ValueError(f"bars: expected a colour for each of {len(rows)} rows, got {len(colors)}")
+    figure, ax = subplots(size=(max(4.5, 0.85 * len(rows)), 3.2))
+    for i, (values, color) in enumerate(zip(rows.values(), colors, strict=True)):
+        ax.bar(i, np.mean(values) - baseline, 0.65, bottom=baseline, color=color, alpha=0.6)
         spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [0.0]
         ax.plot(i + np.asarray(spread), values, "o", color="black", markersize=3)
-    if baseline is not None:
-        ax.axhline(baseline, color="black", linestyle="--", linewidth=0.8)
     ax.set_xticks(range(len(rows)), [name.replace(" ", "\n") for name in rows], fontsize=_TITLE)
     ax.set_ylabel(ylabel)
     return figure
 
 
 def layer_profile(errors: Mapping[str, Mapping[str, float]], *, ylabel: str) -> Figure:
-    """A number per layer, one curve per method, on a logarithmic scale.
+    """A number per layer, one curve per method.
 
     Args:
-        errors: method -> layer -> number; methods need not have the same layers. Numbers below
-            1e-8, rounding errors of an exact symmetry, are drawn at 1e-8.
+        errors: method -> layer -> number, at most eight methods. Methods need not have the same
+            layers.
         ylabel: what the numbers are.
 
     Returns:
         The figure.
     """
     figure, ax = subplots(size=(6.0, 3.4))
-    for (name, layers), color, marker in zip(errors.items(), _colors(), "osD^vPX*", strict=False):
-        values = np.maximum(list(layers.values()), 1e-8)
-        ax.semilogy(range(1, len(values) + 1), values, color=color, marker=marker, label=name)
+    for (name, layers), marker in zip(errors.items(), "osD^vPX*", strict=False):
+        ax.plot(range(1, len(layers) + 1), list(layers.values()), marker=marker, label=name)
     ax.set_xlabel("layer")
     ax.set_xticks(range(1, 1 + max(len(layers) for layers in errors.values())))
     ax.set_ylabel(ylabel)
+    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     ax.legend(fontsize=_TITLE, frameon=False)
     return figure
-
-
-def _colors() -> list[Any]:
-    return list(COLORS.values())

@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from eqreg import C2, C4, EquivarianceRegularizer, layer_errors
+from eqreg.strict import GroupConv2d
 
 
 def regularizer(group=C4, **kwargs):
@@ -148,6 +149,7 @@ def test_layers_that_never_run():
         (nn.Conv2d(1, 4, 3, stride=2, padding=1), r"s \| H\+2P-K, here 2 does not divide 7"),
         (nn.Conv2d(1, 4, 4, padding="same"), "pads one side more"),
         (nn.ConvTranspose2d(1, 4, 3, stride=2, padding=1, output_padding=1), "output_padding"),
+        (GroupConv2d(C4.field("1t"), C4.field("1r"), 3, stride=2), r"s \| H\+2P-K"),
         (
             nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.Conv2d(1, 4, 1)),
             "layer '0'.*kernel K=3, stride s=2",

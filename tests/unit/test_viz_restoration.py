@@ -25,7 +25,14 @@ def test_bars_stand_on_the_baseline_at_the_mean():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["plain", "EQ-Reg\nC2"]
 
 
-def test_layer_profile_keeps_exact_zeros_on_the_page():
+def test_bars_want_a_colour_each():
+    with pytest.raises(ValueError, match="a colour for each of 1 rows, got 2"):
+        bars({"plain": [1.0]}, ylabel="dB", colors=["red", "blue"])
+
+
+def test_layer_profile_draws_every_method():
     figure = layer_profile({"a": {"0": 0.5, "2": 0.1}, "b": {"0": 0.0}}, ylabel="error")
     (ax,) = figure.axes
-    assert [line.get_ydata().min() for line in ax.lines] == [0.1, 1e-8]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.5, 0.1], [0.0]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert ax.get_ylim()[0] <= 0
