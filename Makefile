@@ -25,11 +25,11 @@ READY := .venv/.ready-$(shell (echo "$(CURDIR)"; cat requirements.lock pyproject
 
 # What the pages depend on besides their own text.
 CODE = $(sort $(shell find eqreg $(wildcard artifacts) -type f ! -path '*/__pycache__/*'))
-CODE_HASH = $(shell (echo $(EQREG_MODE) $(CODE); git hash-object $(CODE) requirements.lock) | git hash-object --stdin)
+CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $(CODE) requirements.lock) | git hash-object --stdin)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup book serve test lint types unit notebooks browser bench sync lock wheel clean
+.PHONY: help setup book serve test lint types unit notebooks browser bench artifacts sync lock wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,8 @@ book: setup ## execute the notebooks, build the pages, print where they are
 	@test -e _build/.code-$(CODE_HASH) || { rm -rf _build; mkdir _build; touch _build/.code-$(CODE_HASH); }
 	@# A warning is reported only when its page is read: after a failed build, read all pages again.
 	@test -e _build/.finished || rm -rf _build/.doctrees
+	@# Pages that left the contents would stay.
+	@cmp -s _toc.yml _build/.toc || { rm -rf _build/html; cp _toc.yml _build/.toc; }
 	@rm -f _build/.finished
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	@touch _build/.finished
@@ -89,7 +91,10 @@ browser: book ## open the built pages in Chromium
 	$(BIN)/pytest tests/browser
 
 bench: setup ## time and memory, printed as ratios
-	@set -e; for file in benchmarks/*.py; do echo "== $$file =="; $(BIN)/python $$file; done
+	@set -e; for name in import_time cost; do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
+
+artifacts: setup ## the long runs whose results artifacts/ holds (half an hour on one core)
+	$(BIN)/python benchmarks/rain13.py
 
 sync: setup ## rewrite badges, links and versions from _config.yml and pyproject.toml
 	$(BIN)/python book/scripts/sync.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._extras import require
+from .._frontend import notebook_reader
 from ._figure import check_alt, css_width, figure_tag, image_tag, show, to_png
 
 _DPI = 105
@@ -226,18 +226,8 @@ def _live_view(
 
 
 def _widgets() -> Any:
-    """The module ipywidgets, if it is there and so is a reader; a page being built has none.
-
-    A front end with a reader in front accepts ``input()``; programs that execute notebooks
-    (nbclient, nbval, the book) do not. A widget saved by those would be a slider that moves
-    nothing.
-    """
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
-    kernel = getattr(get_ipython() if get_ipython else None, "kernel", None)
-    if kernel is None:
-        return None
-    request = kernel.get_parent().get("content", {})
-    if not (request.get("allow_stdin") or "google.colab" in sys.modules):
+    """The module ipywidgets, if it is there and so is a reader; a page being built has none."""
+    if not notebook_reader():
         return None
     try:
         import ipywidgets

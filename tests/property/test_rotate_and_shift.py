@@ -64,7 +64,10 @@ def test_checker_passes_strict_and_fails_plain_networks(group):
     x = torch.randn(4, 1, 12, 12, dtype=torch.float64)
     strict = p4_network(2, group=group)
     plain = nn.Sequential(
-        *(layer.to_plain() if isinstance(layer, GroupConv2d) else nn.LeakyReLU() for layer in strict)
+        *(
+            layer.to_plain() if isinstance(layer, GroupConv2d) else nn.LeakyReLU()
+            for layer in strict
+        )
     ).double()
     field = group.field("2r")
     assert equivariance_error(strict, x, group, field_out=field).max() < 1e-24
