@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from math import prod, sqrt
 
 import torch
@@ -12,7 +13,7 @@ from ..fields import FieldType
 from ..groups import Element
 
 
-class StrictConv2d(nn.Module):
+class StrictConv2d(nn.Module, ABC):
     """A convolution between two fields that is equivariant whatever its weights.
 
     Subclasses say what a base filter is (``filter_shape``) and how it is turned (:meth:`turned`); how
@@ -56,9 +57,9 @@ class StrictConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(sum(n for n, _ in out_field.terms))) if bias else None
         self.reset_parameters()
 
+    @abstractmethod
     def turned(self, psi: Tensor, g: Element) -> Tensor:
         """Base filters (..., *filter_shape), turned by ``g`` and sampled: (..., K, K)."""
-        raise NotImplementedError
 
     def reset_parameters(self) -> None:
         """Draw weights and biases as ``nn.Conv2d`` does, with the fan-in of the expanded kernel."""
