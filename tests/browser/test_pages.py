@@ -67,10 +67,11 @@ def test_text_is_readable(seen, scheme):
     assert not checks.contrast_faults(seen)
 
 
-def test_colab_button_leads_to_the_notebook(seen):
+def test_colab_buttons_lead_to_the_notebook(seen):
     page = seen.page.url.removeprefix(seen.site + "/")
-    if not page.startswith("notebooks/"):
-        pytest.skip("a page without code cells has no Colab button")
+    if not page.startswith("notebooks/"):  # no code cells, no button
+        assert seen.page.locator("a[href*='colab.research.google.com/github']").count() == 0
+        return
     repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
     notebook = page.replace(".html", ".ipynb")
     path = repository["url"].removeprefix("https://github.com/")
