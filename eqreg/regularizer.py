@@ -95,7 +95,7 @@ class EquivarianceRegularizer:
     1e-3 try 1e-4 to 1e-2 on validation images. Too large a weight teaches the network to do nothing.
 
     Reference: Bai, Fu, Xie, Meng, A Regularization-Guided Equivariant Approach for Image Restoration,
-    CVPR 2025. Taught in: notebooks/13 (use), notebooks/09 (built step by step).
+    CVPR 2025. Taught in: notebooks/13.
     """
 
     def __init__(
