@@ -10,11 +10,20 @@ from .actions import act, permute_channels, rotate, valid_mask
 from .fields import FieldType
 from .groups import C1, C2, C4, C8, D4, CyclicGroup, DihedralGroup, Element
 from .metrics import equivariance_error, layer_errors, luma, psnr, ssim
+from .projection import (
+    EquivarianceDecay,
+    ProjectionPenalty,
+    equivariance_distance,
+    equivariant_init_,
+    project,
+)
 from .regularizer import EquivarianceRegularizer, RegularizedOutput
+from .strength import AgreementStrength, SuggestedStrength, suggest_strength
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgreementStrength",
     "C1",
     "C2",
     "C4",
@@ -23,16 +32,23 @@ __all__ = [
     "CyclicGroup",
     "DihedralGroup",
     "Element",
+    "EquivarianceDecay",
     "EquivarianceRegularizer",
     "FieldType",
+    "ProjectionPenalty",
     "RegularizedOutput",
+    "SuggestedStrength",
     "act",
+    "equivariance_distance",
     "equivariance_error",
+    "equivariant_init_",
     "layer_errors",
     "luma",
     "permute_channels",
+    "project",
     "psnr",
     "rotate",
     "ssim",
+    "suggest_strength",
     "valid_mask",
 ]

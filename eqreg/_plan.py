@@ -106,7 +106,7 @@ def _select(
     modules: dict[str, nn.Module], layers: Selector | Iterable[Selector] | None
 ) -> set[str]:
     if layers is None:
-        return {n for n, m in modules.items() if isinstance(m, _CANDIDATES) or _own_field(m)}
+        return {n for n, m in modules.items() if isinstance(m, _CANDIDATES) or own_field(m)}
     chosen: set[str] = set()
     for selector in _selectors(layers):
         if isinstance(selector, str):
@@ -190,7 +190,7 @@ class _Guess:
 
     def _field(self, name: str, channels: int | None) -> tuple[FieldType | None, str]:
         group, order = self.group, self.group.order
-        own = _own_field(self.modules[name])
+        own = own_field(self.modules[name])
         if own is not None:
             if own.group == group:
                 return own, "the layer's own field"
@@ -214,13 +214,13 @@ class _Guess:
 
 
 def _channels(module: nn.Module) -> int | None:
-    for attribute in ("out_channels", "num_features", "num_channels"):
+    for attribute in ("out_channels", "num_features", "num_channels", "out_features"):
         value = getattr(module, attribute, None)
         if isinstance(value, int):
             return value
     return None
 
 
-def _own_field(module: nn.Module) -> FieldType | None:
+def own_field(module: nn.Module) -> FieldType | None:
     field = getattr(module, "out_field", None)
     return field if isinstance(field, FieldType) else None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ._pairs import Comparison, Pairing, batch_size, paired_forward
 from ._plan import ROOT, Fields, Plan, Selector, make_plan
+from ._wrappers import is_compiled, is_parallel, unwrapped
 from .groups import Element, Group
 
 _NORMS = ("relative", "reference")
@@ -119,7 +120,7 @@ class EquivarianceRegularizer:
         if norm not in _NORMS:
             raise ValueError(f"norm must be one of {_NORMS}, got {norm!r}")
         self.model, self.group = model, group
-        self._core = _unwrapped(model)
+        self._core = unwrapped(model)
         self.plan: Plan = make_plan(self._core, group, layers, fields)
         self.generator, self.fraction, self.every = generator, fraction, every
         self.norm, self.center, self.check_finite = norm, center, check_finite
@@ -179,7 +180,7 @@ class EquivarianceRegularizer:
         if self.norm == "reference":
             return {name: c.error for name, c in found.items()}
         powers = torch.stack([c.power for c in found.values()])
-        if _parallel(self.model):
+        if is_parallel(self.model):
             # The mean over all processes, so that the gradients are those of one process with the whole batch.
             dist.all_reduce(powers)
             powers = powers / dist.get_world_size()
@@ -219,31 +220,9 @@ def _layer(call: str) -> str:
     return "" if name == ROOT else name
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The user's module inside torch.compile and DistributedDataParallel, whose names the plan uses."""
-    while True:
-        if _compiled(model):
-            model = model._orig_mod  # type: ignore[assignment]
-        elif _parallel(model):
-            model = model.module  # type: ignore[assignment]
-        else:
-            return model
-
-
-def _compiled(model: Any) -> bool:
-    # Asking by attribute spares the import of torch._dynamo, which takes seconds.
-    return isinstance(model, nn.Module) and "_orig_mod" in model._modules
-
-
-def _parallel(model: Any) -> bool:
-    if _compiled(model):
-        return _parallel(model._orig_mod)
-    return dist.is_available() and isinstance(model, nn.parallel.DistributedDataParallel)
-
-
 def _hookable(model: nn.Module) -> Callable[..., Any]:
     """A compiled model's code was traced without hooks, so the paired pass is compiled for itself."""
-    if not _compiled(model):
+    if not is_compiled(model):
         return model
     inner = model._orig_mod
 

@@ -15,8 +15,12 @@ from ._extras import require
 from ._frontend import reader_present
 from .actions import rotate
 from .groups import Group
+from .projection import EquivarianceDecay, ProjectionPenalty
 from .regularizer import EquivarianceRegularizer
+from .schedules import constant
+from .strength import AgreementStrength
 
+_AGREEMENT_EVERY = 4
 SampleBatch = Callable[[torch.Generator | None], tuple[Tensor, Tensor]]
 
 
@@ -44,8 +48,12 @@ def fit(
     steps: int,
     lr: float,
     augment: Group | None = None,
-    regularizer: EquivarianceRegularizer | None = None,
+    regularizer: EquivarianceRegularizer | ProjectionPenalty | None = None,
     lam: float = 0.0,
+    label_pairs: bool = True,
+    decay: EquivarianceDecay | None = None,
+    automatic: AgreementStrength | None = None,
+    schedule: Callable[[int, int], float] = constant,
     loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss,
     warmup: int = 20,
     clip: float = 1.0,
@@ -62,6 +70,9 @@ def fit(
     * EQ-Reg: ``regularizer=`` and ``lam=``. The loss is
       ``loss(f(x), y) + loss(f(gx), gy) + lam * penalty``, so that ``lam=0`` is augmentation with
       pairs. A step passes the batch twice: halve the batch for equal cost.
+    * projection penalty: ``regularizer=ProjectionPenalty(...)``, ``loss(f(x), y) + lam * penalty``.
+    * decay: ``decay=``, a step of shrinkage after each step of Adam; ``automatic=`` moves its
+      strengths at every fourth step. Both combine with the others.
 
     Args:
         model: trained in place; batches are moved to its device.
@@ -72,6 +83,11 @@ def fit(
         augment: group of the augmentation.
         regularizer: built on ``model``.
         lam: weight of its penalty.
+        label_pairs: whether the turned images of EQ-Reg carry labels; False: they serve the penalty
+            alone.
+        decay: built on ``model``.
+        automatic: built on ``decay``; a batch must hold two images.
+        schedule: factor on ``lam`` and on the decay at (step, steps); see ``eqreg.schedules``.
         loss: of a prediction and its label.
         warmup: steps of linear warm-up, at most a quarter of ``steps``.
         clip: largest norm of the gradient.
@@ -90,7 +106,7 @@ def fit(
 
     Taught in: notebooks/13.
     """
-    _check(model, steps, lr, lam, regularizer, warmup, clip)
+    _check(model, steps, lr, lam, regularizer, decay, automatic, warmup, clip)
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr)
     warmup = min(warmup, steps // 4)
@@ -104,15 +120,17 @@ def fit(
             if augment is not None:
                 g = int(torch.randint(augment.order, (), generator=generator))
                 x, y = (rotate(t, augment.elements[g], augment) for t in (x, y))
-            if regularizer is None:
-                task, total = (_compare(loss, model(x), y),) * 2
+            rate, factor = lr * _schedule(step, steps, warmup), schedule(step, steps)
+            optimizer.zero_grad()
+            if automatic is not None and step % _AGREEMENT_EVERY == 0:
+                task = _halves(model, x, y, loss, automatic)
                 history.images += len(x)
             else:
-                out = regularizer(x)
-                task = _compare(loss, out.y, y) + _compare(loss, out.y_g, out.act(y))
-                total = task + lam * out.penalty
-                history.images += len(out.y) + len(out.y_g)
-                history.penalty.append(float(out.penalty.detach()))
+                task, penalty, images = _losses(model, x, y, loss, regularizer, label_pairs)
+                history.images += images
+                if penalty is not None:
+                    history.penalty.append(float(penalty.detach()))
+                (task if penalty is None else task + lam * factor * penalty).backward()
             history.loss.append(float(task.detach()))
             if not math.isfinite(history.loss[-1]):
                 raise FloatingPointError(
@@ -120,11 +138,11 @@ def fit(
                     "try a smaller learning rate"
                 )
             for group in optimizer.param_groups:
-                group["lr"] = lr * _schedule(step, steps, warmup)
-            optimizer.zero_grad()
-            total.backward()
+                group["lr"] = rate
             nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
+            if decay is not None:
+                decay.step(rate * factor)
             if not hidden and step % 10 == 0:
                 shown = {"loss": f"{history.loss[-1]:.2e}"}
                 if history.penalty:
@@ -133,6 +151,45 @@ def fit(
     model.train(was_training)
     history.seconds = time.perf_counter() - start
     return history
+
+
+def _losses(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    regularizer: EquivarianceRegularizer | ProjectionPenalty | None,
+    label_pairs: bool,
+) -> tuple[Tensor, Tensor | None, int]:
+    """Task loss, penalty, and how many images went through the network."""
+    if not isinstance(regularizer, EquivarianceRegularizer):
+        penalty = regularizer() if regularizer is not None else None
+        return _compare(loss, model(x), y), penalty, len(x)
+    out = regularizer(x)
+    task = _compare(loss, out.y, y)
+    if label_pairs:
+        task = task + _compare(loss, out.y_g, out.act(y))
+    return task, out.penalty, len(out.y) + len(out.y_g)
+
+
+def _halves(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    automatic: AgreementStrength,
+) -> Tensor:
+    """The gradient of the batch in two halves, compared on the way; the task loss."""
+    half = len(x) // 2
+    if half == 0:
+        raise ValueError(f"fit: automatic= needs batches of at least 2 images, got {len(x)}")
+    first = _compare(loss, model(x[:half]), y[:half]) * (half / len(x))
+    first.backward()
+    automatic.mark()
+    second = _compare(loss, model(x[half:]), y[half:]) * (1 - half / len(x))
+    second.backward()
+    automatic.update()
+    return first.detach() + second.detach()
 
 
 def _schedule(step: int, steps: int, warmup: int) -> float:
@@ -156,7 +213,9 @@ def _check(
     steps: int,
     lr: float,
     lam: float,
-    regularizer: EquivarianceRegularizer | None,
+    regularizer: EquivarianceRegularizer | ProjectionPenalty | None,
+    decay: EquivarianceDecay | None,
+    automatic: AgreementStrength | None,
     warmup: int,
     clip: float,
 ) -> None:
@@ -172,5 +231,10 @@ def _check(
         raise ValueError(f"fit: expected warmup >= 0 and clip > 0, got {warmup} and {clip}")
     if lam and regularizer is None:
         raise ValueError(f"fit: lam={lam:g} needs a regularizer, got none")
-    if regularizer is not None and regularizer.model is not model:
-        raise ValueError("fit: the regularizer was built on another model than the one to train")
+    for name, built in (("regularizer", regularizer), ("decay", decay)):
+        if built is not None and built.model is not model:
+            raise ValueError(f"fit: the {name} was built on another model than the one to train")
+    if automatic is not None and (decay is None or automatic.decay is not decay):
+        raise ValueError("fit: automatic= needs the decay= that it was built on")
+    if automatic is not None and regularizer is not None:
+        raise ValueError("fit: automatic= and regularizer= cannot be combined")

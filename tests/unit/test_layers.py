@@ -10,13 +10,13 @@ import eqreg
 PACKAGE = Path(eqreg.__file__).parent
 # The layers of CONTRIBUTING.md, bottom to top; modules of one line do not import each other.
 LAYERS = [
-    {"groups", "_extras", "_frontend"},
+    {"groups", "_extras", "_frontend", "schedules"},
     {"fields"},
     {"actions"},
-    {"_plan", "_grid"},
-    {"_pairs"},
-    {"metrics", "regularizer"},
-    {"strict", "physics", "data"},
+    {"_plan", "_grid", "_reynolds", "_wrappers"},
+    {"_pairs", "_weights"},
+    {"metrics", "regularizer", "projection", "lie"},
+    {"strict", "physics", "data", "strength"},
     {"models"},
     {"training", "artifacts"},
     {"viz"},
