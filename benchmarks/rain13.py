@@ -10,18 +10,14 @@ step: 8 crops, or 4 crops and their 4 turned copies for the paired methods (EQ-R
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
-import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from common import ROOT, report, seeded, stamp
 
-import eqreg
 from eqreg import (
     C2,
     C4,
@@ -37,7 +33,6 @@ from eqreg.models import ResidualNet
 from eqreg.physics.rain import RainModel, add_rain
 from eqreg.training import fit
 
-ROOT = Path(__file__).resolve().parent.parent
 RAIN = RainModel(angle=0, spread=20)
 IMAGES, CROP, PATCH, PATCHES, SIZE = 8, 32, 96, 4, 192
 WIDTH, DEPTH = 16, 6
@@ -52,10 +47,6 @@ METHODS = [
 ]  # fmt: skip
 # What the page trains in quick mode.
 PAGE = ["plain", "augmentation C4", "strict C4", "pairs C4", "EQ-Reg C4"]
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def photographs_in_rain(split: str):
@@ -200,35 +191,6 @@ def cost(rounds: int = 12) -> dict[str, float]:
                 best[method, steps] = min(best.get((method, steps), seconds), seconds)
     spent = {method: best[method, 40] - best[method, 10] for method in METHODS}
     return {method: round(s / spent["plain"], 2) for method, s in spent.items()}
-
-
-def stamp(seeds, hours: float) -> dict:
-    return {
-        "device": f"CPU, 1 thread, {processor()}",
-        "date": datetime.date.today().isoformat(),
-        "version": f"eqreg {eqreg.__version__}{commit()}, torch {torch.__version__}",
-        "seeds": list(seeds),
-        "hours": round(hours, 2),
-    }
-
-
-def commit() -> str:
-    """`` (commit abc1234)`` in a checkout, nothing elsewhere."""
-    run = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
-    return f" (commit {run.stdout.strip()})" if run.returncode == 0 else ""
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = info.read_text().splitlines() if info.is_file() else []
-    models = [line.split(":")[1].strip() for line in names if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
-def report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
