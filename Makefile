@@ -93,8 +93,8 @@ browser: book ## open the built pages in Chromium
 bench: setup ## time and memory, printed as ratios
 	@set -e; for name in import_time cost; do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
 
-artifacts: setup ## the long runs whose results artifacts/ holds (half an hour on one core)
-	$(BIN)/python benchmarks/rain13.py
+artifacts: setup ## the long runs whose results artifacts/ holds (hours on one core; the last two go on where they stopped)
+	@set -e; for name in rain13 soft dial; do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
 
 sync: setup ## rewrite badges, links and versions from _config.yml and pyproject.toml
 	$(BIN)/python book/scripts/sync.py

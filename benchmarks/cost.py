@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from eqreg import C4, EquivarianceRegularizer, rotate
+from eqreg import C4, EquivarianceDecay, EquivarianceRegularizer, ProjectionPenalty, rotate
 from eqreg.strict import GroupConv2d
 
 WIDTH, DEPTH, BATCH, SIZE = 32, 8, 16, 48
@@ -47,6 +47,12 @@ def steps() -> dict[str, Callable[[], Tensor]]:
         both = torch.cat([x, rotate(x, 1)])
         return mse_loss(net(both), both)
 
+    decay, penalty = EquivarianceDecay(net, C4, 1.0), ProjectionPenalty(net, C4)
+
+    def decayed() -> Tensor:
+        decay.step(1e-3)
+        return plain()
+
     def regularised(**options: float) -> Callable[[], Tensor]:
         reg = EquivarianceRegularizer(net, C4, **options)  # type: ignore[arg-type]
 
@@ -63,6 +69,8 @@ def steps() -> dict[str, Callable[[], Tensor]]:
         "EQ-Reg, fraction=0.25": regularised(fraction=0.25),
         "EQ-Reg, every=4": regularised(every=4),
         "EQ-Reg, fraction=0.25, every=4": regularised(fraction=0.25, every=4),
+        "projection penalty": lambda: plain() + 0.1 * penalty(),
+        "decay after the step": decayed,
         "strict C4, equal width": lambda: mse_loss(strict(x), x),
     }
 
