@@ -9,6 +9,7 @@ are submodules (``eqreg.physics``, ``eqreg.data``, ``eqreg.strict``, ...) that y
 from .actions import act, permute_channels, rotate, valid_mask
 from .fields import FieldType
 from .groups import C1, C2, C4, C8, D4, CyclicGroup, DihedralGroup, Element
+from .lie import lie_derivative, lie_error
 from .metrics import equivariance_error, layer_errors, luma, psnr, ssim
 from .projection import (
     EquivarianceDecay,
@@ -43,6 +44,8 @@ __all__ = [
     "equivariance_error",
     "equivariant_init_",
     "layer_errors",
+    "lie_derivative",
+    "lie_error",
     "luma",
     "permute_channels",
     "project",

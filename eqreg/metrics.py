@@ -47,7 +47,8 @@ def equivariance_error(
         field_in: type of ``x``; all trivial (an image) if not given.
         field_out: type of ``f(x)``; all trivial if not given.
         elements: the elements to average over; all but the identity if not given.
-        margin: for angles that need interpolation, pixels to leave out along the source image's border.
+        margin: for angles that need interpolation, pixels to leave out along the source image's border. Both
+            norms are taken over the pixels whose value comes from inside.
 
     Returns:
         Tensor (B,), no gradient.
@@ -69,15 +70,14 @@ def equivariance_error(
             raise ValueError(f"{field!r} is a field of {field.group}, but the group is {group}")
     with torch.no_grad():
         y = f(x)
-        power = y.square().flatten(1).sum(1).clamp_min(torch.finfo(y.dtype).tiny)
         errors = []
         for g in chosen:
-            difference = f(_act(x, g, group, field_in)) - _act(y, g, group, field_out)
+            difference, reference = f(_act(x, g, group, field_in)) - _act(y, g, group, field_out), y
             if y.ndim >= IMAGE_DIMS and quarter_turns(g, group) is None:
                 h, w = y.shape[-2:]
-                difference = difference * valid_mask(
-                    (h, w), g, group, margin=margin, device=y.device
-                )
+                mask = valid_mask((h, w), g, group, margin=margin, device=y.device)
+                difference, reference = difference * mask, y * mask
+            power = reference.square().flatten(1).sum(1).clamp_min(torch.finfo(y.dtype).tiny)
             errors.append(difference.square().flatten(1).sum(1) / power)
         return torch.stack(errors).mean(0)
 

@@ -124,3 +124,11 @@ def test_psnr_by_hand():
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_interpolated_angles_compare_the_pixels_inside_only():
+    answers = iter([1.0, 2.0])  # to the image, and to the turned image
+    error = equivariance_error(
+        lambda x: torch.full_like(x, next(answers)), torch.rand(1, 1, 16, 16), C8, elements=[1]
+    )
+    assert torch.allclose(error, torch.ones(1))
