@@ -58,6 +58,7 @@ class Method:
     match: str = "width"
     pairs: object = None
     labels: bool = True
+    norm: str = "relative"
     penalty: bool = False  # the projection penalty
     decay: bool = False
     automatic: bool = False
@@ -77,6 +78,7 @@ METHODS = {
     "EQ-Reg C2": Method(pairs=C2, strengths=PENALTIES),
     "EQ-Reg C4": Method(pairs=C4, strengths=PENALTIES),
     "EQ-Reg C4, no labels": Method(pairs=C4, labels=False, strengths=PENALTIES),
+    "EQ-Reg C4, scale-free": Method(pairs=C4, norm="scale-free", strengths=PENALTIES),
     "projection penalty C4": Method(penalty=True, strengths=PENALTIES),
     "decay C4": Method(decay=True, strengths=DECAYS),
     "right augmentation + decay C4": Method(augment="right", decay=True, strengths=DECAYS),
@@ -132,7 +134,9 @@ def train(name: str, task: str, number: int, seed: int, lr: float, strength: flo
     if method.augment is not None:
         how["augment"] = RIGHT[task] if method.augment == "right" else method.augment
     if method.pairs is not None:
-        reg = EquivarianceRegularizer(model, method.pairs, generator=seeded(seed + 2000))
+        reg = EquivarianceRegularizer(
+            model, method.pairs, norm=method.norm, generator=seeded(seed + 2000)
+        )
         how |= {"regularizer": reg, "lam": strength, "label_pairs": method.labels}
     if method.penalty:
         how |= {"regularizer": ProjectionPenalty(model, C4), "lam": strength}

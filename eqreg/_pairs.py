@@ -28,7 +28,7 @@ _running: set[int] = set()
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one call of one layer yields: 0-d tensors, ``error`` with its graph, the rest detached."""
+    """What one call of one layer yields: 0-d tensors, detached but for ``error`` (and a scale-free power)."""
 
     error: Tensor  # mean square of act(f(x)) - f(act(x)), or its 2-norm
     power: Tensor  # mean square of f(x)
@@ -143,6 +143,7 @@ def paired_forward(
     *,
     squared: bool = True,
     center: bool = False,
+    scale_free: bool = False,
     check_grid: bool = False,
 ) -> tuple[Any, dict[str, Comparison]]:
     """Run the model once over the paired batch and compare the planned layers.
@@ -155,6 +156,7 @@ def paired_forward(
         args, kwargs: the model's inputs, upright.
         squared: error as mean square, else as 2-norm of the whole half batch.
         center: take the power about each field's mean.
+        scale_free: keep the graph of the power.
         check_grid: warn about strided layers that are not exact at this size.
 
     Returns:
@@ -170,7 +172,7 @@ def paired_forward(
             while key in found:
                 calls += 1
                 key = f"{name}#{calls}"
-            found[key] = _compare(key, output, field, pairing, squared, center)
+            found[key] = _compare(key, output, field, pairing, squared, center, scale_free)
 
         return hook
 
@@ -205,7 +207,13 @@ def _hooked(core: nn.Module, hooks: list[tuple[nn.Module, Callable[..., None]]])
 
 
 def _compare(
-    name: str, z: Any, field: FieldType, pairing: Pairing, squared: bool, center: bool
+    name: str,
+    z: Any,
+    field: FieldType,
+    pairing: Pairing,
+    squared: bool,
+    center: bool,
+    scale_free: bool,
 ) -> Comparison:
     # Everything happens inside the hook, on copies: what follows may overwrite z in place.
     batch, pairs = pairing.batch, pairing.pairs
@@ -231,9 +239,11 @@ def _compare(
             mask = valid_mask((h, w), pairing.g, pairing.group, device=z.device)
             residual, moved = residual[..., mask][..., None], moved[..., mask][..., None]
         error = _mean_square(residual) if squared else torch.linalg.vector_norm(residual)
+        with torch.set_grad_enabled(scale_free and torch.is_grad_enabled()):
+            reference = moved - _field_means(moved, field) if center else moved
+            power = _mean_square(reference)
     with torch.no_grad():
-        reference = moved - _field_means(moved, field) if center else moved
-        return Comparison(error, _mean_square(reference), _invariant_share(moved, field))
+        return Comparison(error, power, _invariant_share(moved, field))
 
 
 def _saving_outside_checkpoints() -> AbstractContextManager[Any]:

@@ -16,6 +16,7 @@ Selector = str | type | Callable[[str, nn.Module], bool]
 Fields = Mapping[str, FieldType | str]
 
 ROOT = "(model)"
+GIVEN = "given by fields="
 _CANDIDATES = (nn.Conv2d, nn.ConvTranspose2d)
 # An output this narrow that cannot be a regular field is read as an image: grey, or RGB.
 _IMAGE_CHANNELS = 3
@@ -110,7 +111,7 @@ def _select(
     chosen: set[str] = set()
     for selector in _selectors(layers):
         if isinstance(selector, str):
-            chosen |= _matching(modules, selector, "layers")
+            chosen |= matching(modules, selector, "layers")
         elif isinstance(selector, type):
             found = {n for n, m in modules.items() if isinstance(m, selector)}
             if not found:
@@ -130,6 +131,10 @@ def _selectors(layers: Selector | Iterable[Selector] | None) -> tuple[Selector, 
         return ()
     if isinstance(layers, str | type) or callable(layers):
         return (layers,)
+    if not isinstance(layers, Iterable):
+        raise TypeError(
+            f"layers takes names, globs, module types or a predicate(name, module), got {layers!r}"
+        )
     return tuple(layers)
 
 
@@ -148,7 +153,7 @@ def _overrides(
             raise ValueError(
                 f"fields[{pattern!r}] is a field of {field.group}, but the regularizer's group is {group}"
             )
-        for name in _matching(modules, pattern, "fields"):
+        for name in matching(modules, pattern, "fields"):
             channels = _channels(modules[name])
             if channels not in (None, field.channels):
                 raise ValueError(
@@ -159,7 +164,7 @@ def _overrides(
     return overrides
 
 
-def _matching(modules: dict[str, nn.Module], pattern: str, argument: str) -> set[str]:
+def matching(modules: dict[str, nn.Module], pattern: str, argument: str) -> set[str]:
     # A glob means layers; the whole model is compared only if it is named.
     found = {n for n in modules if n == pattern or (n != ROOT and fnmatchcase(n, pattern))}
     if not found:
@@ -185,7 +190,7 @@ class _Guess:
     def row(self, name: str, override: FieldType | None) -> Planned:
         module = self.modules[name]
         channels = _channels(module)
-        field, reason = (override, "given by fields=") if override else self._field(name, channels)
+        field, reason = (override, GIVEN) if override else self._field(name, channels)
         return Planned(name, type(module).__name__, channels, field, reason)
 
     def _field(self, name: str, channels: int | None) -> tuple[FieldType | None, str]:

@@ -36,6 +36,11 @@ def source_index(
         ValueError: for kernels that the group cannot turn, or ``groups`` that cut through fields.
     """
     group = out_field.group
+    channels = (out_field.channels, in_field.channels if in_field is not None else groups)
+    if groups < 1 or any(c % groups for c in channels):
+        raise ValueError(
+            f"groups={groups} does not divide the channels {channels[1]} -> {channels[0]}"
+        )
     inputs = in_field.channels if in_field is not None else 1
     out_each, in_each = out_field.channels // groups, inputs // groups
     c_out = torch.arange(out_field.channels)[:, None]
@@ -78,9 +83,12 @@ class _Reynolds(torch.autograd.Function):
     """The projection is its own adjoint, so backward is forward."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, index: Tensor) -> Tensor:
-        ctx.save_for_backward(index)
+    def forward(tensor: Tensor, index: Tensor) -> Tensor:
         return reynolds(tensor, index)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

@@ -7,21 +7,22 @@ input is added, and the normalisation layers, whose affine parameters are vector
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as state
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ._plan import ROOT, Fields, Plan, Selector, make_plan, own_field
+from ._plan import GIVEN, ROOT, Fields, Plan, Selector, make_plan, matching, own_field
 from ._reynolds import source_index
 from ._wrappers import unwrapped
 from .fields import FieldType
 from .groups import Group
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-_NORMS = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm)
+# Layers whose parameters are one number for each channel.
+_VECTORS = (nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 _IMAGE_CHANNELS = 3
 
 
@@ -31,19 +32,22 @@ class TiedLayer:
 
     name: str
     module: nn.Module
-    in_field: FieldType | None  # None for vectors: normalisation layers
+    in_field: FieldType | None  # None where all parameters are vectors: normalisation layers, PReLU
     out_field: FieldType | None
     reason: str
+    names: tuple[str, ...] = ("weight", "bias")  # the parameters that are tied
 
     _indices: dict[Any, Tensor] = state(default_factory=dict, repr=False, compare=False)
 
-    def tensors(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The layer's trainable parameters, each with the index that :func:`reynolds` reads it by."""
-        module: Any = self.module
-        names = ("weight", "bias")
-        for name in names:
-            tensor = getattr(module, name, None)
-            if tensor is not None and tensor.requires_grad:
+    def tensors(self, trainable: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+        """The layer's parameters, each with the index that :func:`reynolds` reads it by.
+
+        Args:
+            trainable: leave out the frozen ones.
+        """
+        for name in self.names:
+            tensor = getattr(self.module, name, None)
+            if tensor is not None and (tensor.requires_grad or not trainable):
                 key = name, tensor.device
                 if key not in self._indices:
                     self._indices[key] = self._index(name, tensor)
@@ -110,12 +114,11 @@ def make_weight_plan(
     model = unwrapped(model)
     plan = make_plan(model, group, layers, fields)
     modules = {name or ROOT: module for name, module in model.named_modules()}
-    wanted = _wanted(modules, group, in_fields)
-    tying = _Tying(modules, plan, wanted)
-    named = set(plan.fields) if layers is not None or fields else set()
+    tying = _Tying(modules, plan, _wanted(modules, group, in_fields))
     rows = tuple(row for name in modules if (row := tying.row(name, layers is None)))
+    given = {r.name for r in plan.rows if layers is not None or r.reason == GIVEN}
     for row in rows:
-        if row.out_field is None and row.name in named and not _strict(row.module):
+        if row.out_field is None and row.name in given and not _strict(row.module):
             raise ValueError(f"layer {row.name!r} cannot be tied: {row.reason}")
     result = WeightPlan(group, rows)
     if not result.tied:
@@ -127,21 +130,24 @@ def _wanted(
     modules: dict[str, nn.Module], group: Group, in_fields: Fields | None
 ) -> dict[str, FieldType]:
     wanted: dict[str, FieldType] = {}
-    for name, field in (in_fields or {}).items():
-        if name not in modules:
-            raise ValueError(f"in_fields: no layer of the model is called {name!r}")
+    for pattern, field in (in_fields or {}).items():
         field = group.field(field) if isinstance(field, str) else field
-        channels = _inputs(modules[name])
         if not isinstance(field, FieldType) or field.group != group:
             raise TypeError(
-                f'in_fields[{name!r}] must be a field of {group} or a string like "3t + 8r", got {field!r}'
+                f'in_fields[{pattern!r}] must be a field of {group} or a string like "3t + 8r", got {field!r}'
             )
-        if channels != field.channels:
-            raise ValueError(
-                f"in_fields[{name!r}] = {field!r} has {field.channels} channels, but layer {name!r} takes in "
-                f"{channels}"
-            )
-        wanted[name] = field
+        for name in matching(modules, pattern, "in_fields"):
+            channels = _inputs(modules[name])
+            if channels is None:
+                raise ValueError(
+                    f"in_fields: layer {name!r}, a {type(modules[name]).__name__}, has no input channels"
+                )
+            if channels != field.channels:
+                raise ValueError(
+                    f"in_fields[{pattern!r}] = {field!r} has {field.channels} channels, but layer {name!r} "
+                    f"takes in {channels}"
+                )
+            wanted[name] = field
     return wanted
 
 
@@ -153,57 +159,57 @@ class _Tying:
     ) -> None:
         self.modules, self.plan, self.wanted = modules, plan, wanted
         self.rows = {row.name: row for row in plan.rows}
-        self.first = next((n for n, m in modules.items() if isinstance(m, _CONVOLUTIONS)), None)
+        # The first layer that mixes channels reads the image.
+        self.first = next(
+            (n for n, m in modules.items() if isinstance(m, _CONVOLUTIONS) or _strict(m)), None
+        )
         self.seen: list[FieldType] = []
         self.known: set[int] = set()
 
-    def row(self, name: str, norms: bool) -> TiedLayer | None:
+    def row(self, name: str, vectors: bool) -> TiedLayer | None:
+        """The layer's row; None for a module that is none of ours."""
         module, planned = self.modules[name], self.rows.get(name)
         if planned is None:
-            if norms and isinstance(module, _NORMS):
-                return self._norm(name, module)
-            return None
-        out_field, reason, in_field = planned.field, planned.reason, None
-        if out_field is not None:
-            in_field, problem = self._checked(name, module, out_field)
-            self.seen.append(out_field)
-            if problem:
-                out_field, in_field, reason = None, None, problem
-        if out_field is not None and not isinstance(module, _NORMS):
-            self.known.add(id(module.weight))
-        return TiedLayer(name, module, in_field, out_field, reason)
-
-    def _checked(
-        self, name: str, module: nn.Module, out_field: FieldType
-    ) -> tuple[FieldType | None, str]:
-        """The field of the layer's input, or what forbids to tie the layer."""
-        if _strict(module):
-            return None, "strict: equivariant whatever its weights"
-        if is_parametrized(module):
-            return None, "its weight is computed from others (parametrized)"
-        weight = getattr(module, "weight", None)
-        if isinstance(module, _NORMS) and weight is not None and weight.ndim == 1:
-            return None, ""
-        if not isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
-            return None, "it is no convolution, linear or normalisation layer"
-        if id(weight) in self.known:
-            return None, "shares its weight with an earlier layer"
-        in_field = self.wanted.get(name) or self._in_field(name, _inputs(module))
-        if in_field is None:
             return (
-                None,
-                f"give in_fields={{{name!r}: ...}} for its {_inputs(module)} input channels",
+                self._follower(name, module) if vectors and isinstance(module, _VECTORS) else None
             )
-        swap = isinstance(module, nn.ConvTranspose2d)
-        ends = (out_field, in_field) if swap else (in_field, out_field)
-        try:
-            source_index(*ends, getattr(module, "groups", 1), tuple(module.weight.shape[2:]), "cpu")
-        except ValueError as error:
-            return None, str(error)
-        return in_field, ""
+        if planned.field is None:
+            return TiedLayer(name, module, None, None, planned.reason)
+        row = self._tied(name, module, planned.field, planned.reason)
+        self.seen.append(planned.field)
+        return row
 
-    def _in_field(self, name: str, channels: int) -> FieldType | None:
-        group = self.plan.group
+    def _tied(self, name: str, module: Any, out_field: FieldType, reason: str) -> TiedLayer:
+        def free(why: str) -> TiedLayer:
+            return TiedLayer(name, module, None, None, why)
+
+        if _strict(module):
+            return free("strict: equivariant whatever its weights")
+        if isinstance(module, _VECTORS):
+            return self._vectors(name, module, out_field, reason)
+        if not isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
+            return free("it is no convolution, linear or normalisation layer")
+        if is_parametrized(module) or "weight" not in module._parameters:
+            return free("its weight is computed from others (parametrized)")
+        in_field = self.wanted.get(name) or self._in_field(name, module)
+        if in_field is None:
+            return free(
+                f"give in_fields={{{name!r}: ...}} for its {_inputs(module)} input channels"
+            )
+        row = TiedLayer(name, module, in_field, out_field, reason)
+        if id(module.weight) in self.known:
+            if module.bias is None:
+                return free("shares its weight with an earlier layer")
+            return replace(row, names=("bias",), reason="shares its weight with an earlier layer")
+        try:
+            row._index("weight", module.weight)
+        except ValueError as error:
+            return free(str(error))
+        self.known.add(id(module.weight))
+        return row
+
+    def _in_field(self, name: str, module: nn.Module) -> FieldType | None:
+        group, channels = self.plan.group, _inputs(module) or 0
         if name == self.first:
             return group.field(f"{channels}t")
         for field in reversed(self.seen):
@@ -213,21 +219,31 @@ class _Tying:
             return group.field(f"{channels // group.order}r")
         return group.field(f"{channels}t") if channels <= _IMAGE_CHANNELS else None
 
-    def _norm(self, name: str, module: nn.Module) -> TiedLayer | None:
+    def _follower(self, name: str, module: Any) -> TiedLayer | None:
+        """A layer of vectors that the plan does not name takes the field of the layer before it."""
         weight = getattr(module, "weight", None)
-        if weight is None:
+        if weight is None or (isinstance(module, nn.PReLU) and weight.numel() == 1):
             return None
         field = next((f for f in reversed(self.seen) if f.channels == weight.numel()), None)
-        if field is None or weight.ndim != 1:
+        if weight.ndim == 1 and field is None:
             return TiedLayer(name, module, None, None, "no layer before it has its channels")
-        return TiedLayer(name, module, None, field, "follows a layer with its channels")
+        return self._vectors(name, module, field, "follows a layer with its channels")
+
+    def _vectors(
+        self, name: str, module: Any, out_field: FieldType | None, reason: str
+    ) -> TiedLayer:
+        weight = getattr(module, "weight", None)
+        if weight is None or weight.ndim != 1:
+            why = "it has no parameters" if weight is None else "its parameters vary over the image"
+            return TiedLayer(name, module, None, None, why)
+        return TiedLayer(name, module, None, out_field, reason)
 
 
-def _inputs(module: nn.Module) -> int:
+def _inputs(module: nn.Module) -> int | None:
     for attribute in ("in_channels", "in_features"):
         if isinstance(value := getattr(module, attribute, None), int):
             return value
-    return 0
+    return None
 
 
 def _strict(module: nn.Module) -> bool:

@@ -57,9 +57,12 @@ def project(
         raise ValueError(
             f"project: the fields must belong to one group, got {in_field!r}, {out_field!r}"
         )
+    if groups < 1 or (in_field is not None and in_field.channels % groups):
+        raise ValueError(f"project: groups={groups} does not divide the channels of {in_field!r}")
     inputs = () if in_field is None else (in_field.channels // groups,)
     expected = (out_field.channels, *inputs)
-    if tuple(weight.shape[: len(expected)]) != expected or weight.ndim not in (len(expected), 4):
+    dims = (1,) if in_field is None else (2, 4)
+    if tuple(weight.shape[: len(expected)]) != expected or weight.ndim not in dims:
         taps = "" if in_field is None else "[, K, K]"
         raise ValueError(
             f"project: {in_field} -> {out_field} with groups={groups} needs a weight "
@@ -132,9 +135,8 @@ def equivariant_init_(
         for layer in plan.tied.values():
             for tensor, index in layer.tensors():
                 projected = reynolds(tensor, index)
-                if tensor.ndim > 1:
-                    tiny = torch.finfo(tensor.dtype).tiny
-                    projected *= tensor.norm() / projected.norm().clamp_min(tiny)
+                if tensor.ndim > 1 and bool(norm := projected.norm()):
+                    projected *= tensor.norm() / norm
                 tensor.copy_(projected)
     return model
 
@@ -286,7 +288,7 @@ class EquivarianceDecay:
 def _share(layer: TiedLayer) -> Tensor:
     """Energy outside the equivariant subspace over the whole energy, which gets no gradient."""
     distance, energy = [], []
-    for tensor, index in layer.tensors():
+    for tensor, index in layer.tensors(trainable=False):
         distance.append((tensor - projected(tensor, index)).square().sum())
         energy.append(tensor.detach().square().sum())
     total = torch.stack(energy).sum()

@@ -17,7 +17,7 @@ from ._plan import ROOT, Fields, Plan, Selector, make_plan
 from ._wrappers import is_compiled, is_parallel, unwrapped
 from .groups import Element, Group
 
-_NORMS = ("relative", "reference")
+_NORMS = ("relative", "scale-free", "reference")
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ class EquivarianceRegularizer:
         generator: source of the draws of ``g``; by default torch's global one.
         fraction: part of the batch that is paired, in (0, 1]; the first images are taken.
         every: pair on every n-th call only; the calls between cost nothing extra.
-        norm: ``"relative"`` as above, or ``"reference"``, the sum over the layers of the unsquared
-            2-norms that the code released with the paper minimises (not normalised: it grows with the batch).
+        norm: ``"relative"`` as above; ``"scale-free"``, the same number with the gradient of the whole
+            quotient (of each process's own under DDP); or ``"reference"``, the sum over the layers of the
+            unsquared 2-norms that the code released with the paper minimises (it grows with the batch).
         center: take the denominators about each field's mean, so that a bias cannot buy a small number.
         check_finite: stop on NaN or Inf in a compared layer; costs one device synchronisation a call.
 
@@ -96,7 +97,7 @@ class EquivarianceRegularizer:
     1e-3 try 1e-4 to 1e-2 on validation images. Too large a weight teaches the network to do nothing.
 
     Reference: Bai, Fu, Xie, Meng, A Regularization-Guided Equivariant Approach for Image Restoration,
-    CVPR 2025. Taught in: notebooks/13.
+    CVPR 2025. Taught in: notebooks/09, notebooks/13.
     """
 
     def __init__(
@@ -155,7 +156,8 @@ class EquivarianceRegularizer:
         pairing = Pairing(self.group, element, batch, ceil(self.fraction * batch))
         output, found = paired_forward(
             self._call, self._core, self.plan.fields, pairing, inputs, kwargs,
-            squared=self.norm == "relative", center=self.center, check_grid=self._new_size(inputs, kwargs),
+            squared=self.norm != "reference", center=self.center, scale_free=self.norm == "scale-free",
+            check_grid=self._new_size(inputs, kwargs),
         )  # fmt: skip
         if self.check_finite:
             _require_finite(found)
@@ -163,7 +165,7 @@ class EquivarianceRegularizer:
         y, y_g = pairing.split(output)
         per_layer = self._per_layer(found)
         penalty = torch.stack(list(per_layer.values())).sum() * self.every
-        if self.norm == "relative":
+        if self.norm != "reference":
             penalty = penalty / len(per_layer)
         shares = {k: c.invariant_share for k, c in found.items() if c.invariant_share is not None}
         return RegularizedOutput(y, y_g, penalty, per_layer, shares, pairing)
@@ -180,7 +182,7 @@ class EquivarianceRegularizer:
         if self.norm == "reference":
             return {name: c.error for name, c in found.items()}
         powers = torch.stack([c.power for c in found.values()])
-        if is_parallel(self.model):
+        if is_parallel(self.model) and self.norm == "relative":
             # The mean over all processes, so that the gradients are those of one process with the whole batch.
             dist.all_reduce(powers)
             powers = powers / dist.get_world_size()
