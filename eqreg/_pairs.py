@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ._grid import grid_hooks
+from ._parts import field_means, invariant_share
 from ._plan import ROOT
 from .actions import act, quarter_turns, rotate, valid_mask
 from .fields import FieldType
@@ -240,10 +241,10 @@ def _compare(
             residual, moved = residual[..., mask][..., None], moved[..., mask][..., None]
         error = _mean_square(residual) if squared else torch.linalg.vector_norm(residual)
         with torch.set_grad_enabled(scale_free and torch.is_grad_enabled()):
-            reference = moved - _field_means(moved, field) if center else moved
+            reference = moved - field_means(moved, field) if center else moved
             power = _mean_square(reference)
     with torch.no_grad():
-        return Comparison(error, power, _invariant_share(moved, field))
+        return Comparison(error, power, invariant_share(moved, field))
 
 
 def _saving_outside_checkpoints() -> AbstractContextManager[Any]:
@@ -254,36 +255,6 @@ def _saving_outside_checkpoints() -> AbstractContextManager[Any]:
     if torch.compiler.is_compiling():
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
-
-
-def _field_parts(z: Tensor, field: FieldType) -> Iterator[tuple[str, Tensor]]:
-    """The terms of a field as (kind, (B, multiplicity, group, H, W)) with a group axis of 1 for trivial."""
-    start = 0
-    for count, kind in field.terms:
-        size = field.group.order if kind == "r" else 1
-        yield kind, z.narrow(1, start, count * size).unflatten(1, (count, size))
-        start += count * size
-
-
-def _field_means(z: Tensor, field: FieldType) -> Tensor:
-    """Mean of every field over images, group and space, repeated over its channels: (1, C, 1, 1)."""
-    means = [
-        part.mean((0, 2, 3, 4), keepdim=True).expand(1, -1, part.shape[2], 1, 1).flatten(1, 2)
-        for _, part in _field_parts(z, field)
-    ]
-    return torch.cat(means, 1)
-
-
-def _invariant_share(z: Tensor, field: FieldType) -> Tensor | None:
-    """Share of the regular fields' energy that is equal in all channels of a field, in [0, 1]."""
-    regular = [part for kind, part in _field_parts(z, field) if kind == "r"]
-    if not regular:
-        return None
-    energy = torch.stack([torch.linalg.vector_norm(part) for part in regular]).square().sum()
-    # The projection on equal channels is the mean over the group, repeated: its energy is |sum|^2 / t.
-    common = torch.stack([torch.linalg.vector_norm(sum(part.unbind(2))) for part in regular])
-    shared = common.square().sum() / field.group.order
-    return shared / energy.clamp_min(torch.finfo(z.dtype).tiny)
 
 
 def _mean_square(z: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ LAYERS = [
     {"groups", "_extras", "_frontend", "schedules"},
     {"fields"},
     {"actions"},
-    {"_plan", "_grid", "_reynolds", "_wrappers"},
+    {"_plan", "_grid", "_parts", "_reynolds", "_wrappers"},
     {"_pairs", "_weights"},
     {"metrics", "regularizer", "projection", "lie"},
     {"strict", "physics", "data", "strength"},

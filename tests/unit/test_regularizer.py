@@ -267,3 +267,18 @@ def test_two_regularizers_one_after_the_other():
     second = EquivarianceRegularizer(model, C2, layers="2")
     assert list(first(X).per_layer) == ["0"]
     assert list(second(X).per_layer) == ["2"]
+
+
+def test_scale_free_has_the_same_value_and_no_pull_on_the_size():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False))
+    model, x = model.double(), torch.rand(4, 1, 12, 12, dtype=torch.float64)
+    weight, pull = model[2].weight, {}
+    for norm in ("relative", "scale-free"):
+        out = EquivarianceRegularizer(model, C4, norm=norm)(x, g=1)
+        (gradient,) = torch.autograd.grad(out.penalty, weight)
+        pull[norm] = float((weight * gradient).sum())
+        assert torch.isclose(out.penalty, sum(out.per_layer.values()) / 2)
+    # The last of two layers is homogeneous in its weight: twice its error, over two; or nothing.
+    assert pull["relative"] == pytest.approx(float(out.per_layer["2"]), rel=1e-9)
+    assert abs(pull["scale-free"]) < 1e-12
