@@ -22,6 +22,7 @@ from .projection import EquivarianceDecay
 
 _RESAMPLES = 1000
 _PAIR = 2
+_DEAD = 0.02  # share of the asymmetry's amplitude below which a trial says nothing
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class SuggestedStrength:
             shrunk: 1 for an asymmetric task with many data, 0 for a symmetric one.
         interval: 95 % bootstrap interval of ``shrink`` over the images.
         lam: weight of ``mse(f(g x), g f(x))`` beside ``mse(f(x), y)``; ``math.inf`` for ``shrink == 0``.
-        decay: strength for :class:`~eqreg.EquivarianceDecay`, or None without ``trial``.
+        decay: strength for :class:`~eqreg.EquivarianceDecay`, or None without ``trial``. ``math.inf`` asks for
+            a strict network, or for :func:`~eqreg.equivariant_init_` and a strong decay.
     """
 
     asymmetry: float
@@ -77,8 +79,8 @@ def suggest_strength(
         under the group: take them for the right order, and try a factor 4 on either side.
 
     Raises:
-        ValueError: for fewer than two pilots, ``share`` out of range, inputs that are no batch of images, or
-            a trial whose strength is not positive and finite.
+        ValueError: for fewer than two pilots, ``share`` out of range, inputs that are no batch of images, a
+            trial whose strength is not positive and finite, or one that left almost no asymmetry.
 
     Taught in: notebooks/11.
     """
@@ -114,8 +116,13 @@ def suggest_strength(
     lam = (group.order - 1) / group.order * (1 - s) / (2 * s) if s > 0 else math.inf
     decay = None
     if trial is not None:
-        realised = _asymmetry(trial[0], x, group).square().mean() / own.mean()
-        decay = _strength(s, float(realised.sqrt()), trial[1])
+        realised = float((_asymmetry(trial[0], x, group).square().mean() / own.mean()).sqrt())
+        if realised < _DEAD:
+            raise ValueError(
+                f"suggest_strength: the trial kept {realised:.1%} of the pilots' asymmetry, too little to tell its "
+                f"strength from a larger one (or the network is dead); try a smaller one than {trial[1]:g}"
+            )
+        decay = _strength(s, realised, trial[1])
     return SuggestedStrength(
         float(own.mean()), float(common.mean()), s, (float(low), float(high)), lam, decay
     )
@@ -193,7 +200,12 @@ class AgreementStrength:
             raise RuntimeError("update: call mark() after the first half's backward()")
         strengths = self.decay.strengths
         for name, parts in self._gradients():
-            if not (before := self._first[name]):
+            if len(before := self._first[name]) != len(parts):
+                raise RuntimeError(
+                    f"update: {len(before)} parameters of layer {name!r} had gradients at mark(), now "
+                    f"{len(parts)} have; both halves must go through the same layers"
+                )
+            if not before:
                 continue
             agreement = _agreement(parts, before)
             sign = 1 if agreement[1] < self.kappa * agreement[0] else -1

@@ -80,7 +80,8 @@ def fit(
             each.
         steps: number of optimizer steps.
         lr: peak learning rate.
-        augment: group of the augmentation.
+        augment: group of the augmentation; one element a batch, or a half batch where ``automatic``
+            compares them.
         regularizer: built on ``model``.
         lam: weight of its penalty.
         label_pairs: whether the turned images of EQ-Reg carry labels; False: they serve the penalty
@@ -117,12 +118,13 @@ def fit(
     with tqdm(range(steps), desc=label, disable=hidden, leave=False) as bar:
         for step in bar:
             x, y = (t.to(device) for t in sample_batch(generator))
+            compared = automatic is not None and step % _AGREEMENT_EVERY == 0
             if augment is not None:
-                g = int(torch.randint(augment.order, (), generator=generator))
-                x, y = (rotate(t, augment.elements[g], augment) for t in (x, y))
+                # Two halves that were turned alike would agree about the direction of this batch.
+                x, y = _turned(x, y, augment, 2 if compared else 1, generator)
             rate, factor = lr * _schedule(step, steps, warmup), schedule(step, steps)
             optimizer.zero_grad()
-            if automatic is not None and step % _AGREEMENT_EVERY == 0:
+            if compared and automatic is not None:
                 task = _halves(model, x, y, loss, automatic)
                 history.images += len(x)
             else:
@@ -153,6 +155,18 @@ def fit(
     return history
 
 
+def _turned(
+    x: Tensor, y: Tensor, group: Group, parts: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Input and label with each part of the batch turned by an element of its own."""
+    turned = []
+    for pair in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+        g = int(torch.randint(group.order, (), generator=generator))
+        turned.append([rotate(t, group.elements[g], group) for t in pair])
+    inputs, labels = zip(*turned, strict=True)
+    return torch.cat(inputs), torch.cat(labels)
+
+
 def _losses(
     model: nn.Module,
     x: Tensor,
@@ -180,8 +194,8 @@ def _halves(
     automatic: AgreementStrength,
 ) -> Tensor:
     """The gradient of the batch in two halves, compared on the way; the task loss."""
-    half = len(x) // 2
-    if half == 0:
+    half = (len(x) + 1) // 2  # as tensor_split does
+    if len(x) == 1:
         raise ValueError(f"fit: automatic= needs batches of at least 2 images, got {len(x)}")
     first = _compare(loss, model(x[:half]), y[:half]) * (half / len(x))
     first.backward()

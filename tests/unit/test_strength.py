@@ -59,6 +59,11 @@ def test_pilots_that_contradict_each_other_ask_for_full_symmetry():
     assert found.interval == (0, 0)
 
 
+def test_a_trial_without_asymmetry_says_nothing():
+    with pytest.raises(ValueError, match=r"the trial kept 1\.0% of the pilots' asymmetry.*than 40"):
+        suggest_strength([masked(1), masked(1)], X, C4, trial=(masked(0.01), 40.0))
+
+
 def test_equivariant_pilots_ask_for_full_symmetry():
     found = suggest_strength([lambda x: 2 * x, lambda x: x.square()], X, C4)
     assert (found.asymmetry, found.shrink, found.lam) == (0, 0, math.inf)
@@ -418,3 +423,41 @@ def test_what_does_not_belong_together():
     with pytest.raises(ValueError, match="the regularizer was built on another model"):
         penalty = ProjectionPenalty(model, C4)
         fit(ResidualNet(width=8, depth=3), batches(4), regularizer=penalty, **common)
+
+
+def test_halves_that_are_compared_are_turned_independently(monkeypatch):
+    from eqreg import training
+
+    seen = []
+    original = training._halves
+
+    def spy(model, x, y, loss, automatic):
+        seen.append(x.clone())
+        return original(model, x, y, loss, automatic)
+
+    monkeypatch.setattr(training, "_halves", spy)
+    image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(5, 1, 8, 8)
+    torch.manual_seed(0)
+    model = ResidualNet(width=4, depth=2)
+    decay = EquivarianceDecay(model, C4, 1.0)
+    training.fit(
+        model, lambda g: (image, image), steps=40, lr=1e-3, augment=C4, decay=decay,
+        automatic=AgreementStrength(decay), generator=torch.Generator().manual_seed(1),
+    )  # fmt: skip
+    assert len(seen) == 10
+    assert all(torch.equal(x[i], x[0]) for x in seen for i in (1, 2))
+    assert all(torch.equal(x[4], x[3]) for x in seen)
+    assert any(not torch.equal(x[0], x[3]) for x in seen)
+
+
+def test_halves_must_go_through_the_same_layers():
+    torch.manual_seed(0)
+    model = ResidualNet(width=4, depth=2)
+    auto = AgreementStrength(EquivarianceDecay(model, C4, 1.0))
+    model.body[0].bias.requires_grad_(False)
+    model(torch.rand(1, 1, 8, 8)).sum().backward()
+    auto.mark()
+    model.body[0].bias.requires_grad_(True)
+    model(torch.rand(1, 1, 8, 8)).sum().backward()
+    with pytest.raises(RuntimeError, match=r"1 parameters of layer 'body.0'.*now 2 have"):
+        auto.update()
