@@ -97,18 +97,18 @@ def suggested(spread: float, number: int, seed: int, lr: float) -> dict:
     halves = pairs[:, 0::2], pairs[:, 1::2]
     pilots = [train(half, seed + 500 + 100 * i, 0.0, lr) for i, half in enumerate(halves)]
     trial = train(halves[0], seed + 500, TRIAL, lr)
-    found = suggest_strength(
-        [model for model, _, _ in pilots],
-        held_out("val", spread)[0],
-        C4,
-        trial=(trial[0], TRIAL),
-    )
-    model, _, seconds = train(pairs, seed, min(found.decay, LARGEST), lr)
+    networks, x = [model for model, _, _ in pilots], held_out("val", spread)[0]
+    try:
+        found = suggest_strength(networks, x, C4, trial=(trial[0], TRIAL))
+    except ValueError:  # a dead trial tells nothing about strengths: do without
+        found = suggest_strength(networks, x, C4)
+    strength = min(found.decay or 0.0, LARGEST)
+    model, _, seconds = train(pairs, seed, strength, lr)
     return row(spread, model, seconds + sum(s for _, _, s in (*pilots, trial))) | {
         "asymmetry": float(f"{found.asymmetry:.4g}"),
         "agreed": float(f"{found.agreed:.4g}"),
         "shrink": round(found.shrink, 4),
-        "strength": round(min(found.decay, LARGEST), 2),
+        "strength": round(strength, 2),
     }
 
 
