@@ -280,5 +280,5 @@ def test_scale_free_has_the_same_value_and_no_pull_on_the_size():
         pull[norm] = float((weight * gradient).sum())
         assert torch.isclose(out.penalty, sum(out.per_layer.values()) / 2)
     # The last of two layers is homogeneous in its weight: twice its error, over two; or nothing.
-    assert pull["relative"] == pytest.approx(float(out.per_layer["2"]), rel=1e-9)
+    assert pull["relative"] == pytest.approx(float(out.per_layer["2"].detach()), rel=1e-9)
     assert abs(pull["scale-free"]) < 1e-12
