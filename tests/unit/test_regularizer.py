@@ -277,7 +277,7 @@ def test_scale_free_has_the_same_value_and_no_pull_on_the_size():
     for norm in ("relative", "scale-free"):
         out = EquivarianceRegularizer(model, C4, norm=norm)(x, g=1)
         (gradient,) = torch.autograd.grad(out.penalty, weight)
-        pull[norm] = float((weight * gradient).sum())
+        pull[norm] = float((weight.detach() * gradient).sum())
         assert torch.isclose(out.penalty, sum(out.per_layer.values()) / 2)
     # The last of two layers is homogeneous in its weight: twice its error, over two; or nothing.
     assert pull["relative"] == pytest.approx(float(out.per_layer["2"].detach()), rel=1e-9)
