@@ -20,6 +20,23 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def random_crops(pair: torch.Tensor, crop: int, batch: int):
+    """A sampler for `fit`: crops of the same places of (2, n, C, H, W), degraded and clean."""
+    number, side = pair.shape[1], pair.shape[-1]
+
+    def sample(generator):
+        which = torch.randint(number, (batch,), generator=generator).tolist()
+        corners = torch.randint(side - crop + 1, (batch, 2), generator=generator).tolist()
+        crops = [
+            pair[:, i, :, top : top + crop, left : left + crop]
+            for i, (top, left) in zip(which, corners, strict=True)
+        ]
+        x, y = torch.stack(crops, 1)
+        return x, y
+
+    return sample
+
+
 def stamp(seeds, hours: float) -> dict:
     return {
         "device": f"CPU, 1 thread, {processor()}",

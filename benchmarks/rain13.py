@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from common import ROOT, report, seeded, stamp
+from common import ROOT, random_crops, report, seeded, stamp
 
 from eqreg import (
     C2,
@@ -61,18 +61,7 @@ def sampler(seed: int, batch: int):
     clean = patches(photographs("train"), PATCH, PATCHES, generator=g)
     rainy, _ = add_rain(clean, RAIN, generator=g)
     pair = torch.stack([rainy, clean])
-
-    def sample(generator):
-        which = torch.randint(PATCHES, (batch,), generator=generator).tolist()
-        corners = torch.randint(PATCH - CROP + 1, (batch, 2), generator=generator).tolist()
-        crops = [
-            pair[:, i, :, top : top + CROP, left : left + CROP]
-            for i, (top, left) in zip(which, corners, strict=True)
-        ]
-        x, y = torch.stack(crops, 1)
-        return x, y
-
-    return sample
+    return random_crops(pair, CROP, batch)
 
 
 def train(method: str, seed: int, steps: int, lr: float, lam: float = 0.0):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import ROOT, Cache, report, seeded, stamp
+from common import ROOT, Cache, random_crops, report, seeded, stamp
 from torch import nn
 
 from eqreg import (
@@ -107,18 +107,7 @@ def sampler(task: str, number: int, seed: int, batch: int):
     g = seeded(seed)
     clean = patches(photographs("train"), PATCH, number, generator=g)
     pair = torch.stack([degrade(task, clean, g), clean])
-
-    def sample(generator):
-        which = torch.randint(number, (batch,), generator=generator).tolist()
-        corners = torch.randint(PATCH - CROP + 1, (batch, 2), generator=generator).tolist()
-        crops = [
-            pair[:, i, :, top : top + CROP, left : left + CROP]
-            for i, (top, left) in zip(which, corners, strict=True)
-        ]
-        x, y = torch.stack(crops, 1)
-        return x, y
-
-    return sample
+    return random_crops(pair, CROP, batch)
 
 
 def train(name: str, task: str, number: int, seed: int, lr: float, strength: float, steps=STEPS):

@@ -51,11 +51,16 @@ class Plan:
             (r.name, r.kind, str(r.channels or "?"), str(r.field or "skipped"), r.reason)
             for r in self.rows
         ]
-        widths = [max(len(row[i]) for row in [head, *cells]) for i in range(len(head))]
-        return "\n".join(
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-            for row in [head, *cells]
-        )
+        return as_table([head, *cells])
+
+
+def as_table(rows: list[tuple[str, ...]]) -> str:
+    """Rows of text in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def make_plan(

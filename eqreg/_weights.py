@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ._plan import GIVEN, ROOT, Fields, Plan, Selector, make_plan, matching, own_field
+from ._plan import GIVEN, ROOT, Fields, Plan, Selector, as_table, make_plan, matching, own_field
 from ._reynolds import source_index
 from ._wrappers import unwrapped
 from .fields import FieldType
@@ -88,11 +88,7 @@ class WeightPlan:
             )
             for r in self.rows
         ]
-        widths = [max(len(row[i]) for row in [head, *cells]) for i in range(len(head))]
-        return "\n".join(
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-            for row in [head, *cells]
-        )
+        return as_table([head, *cells])
 
 
 def make_weight_plan(

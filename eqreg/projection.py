@@ -160,8 +160,8 @@ class ProjectionPenalty:
         penalty = ProjectionPenalty(model, C4)
         loss = mse(model(x), y) + lam * penalty()
 
-    Adam divides gradients by their size and so most of ``lam`` away (chapter 10):
-    :class:`EquivarianceDecay` does not have that problem.
+    Under Adam its effect depends on ``lam`` over the size of the task's gradients, and a large one starves
+    the task (chapter 10); :class:`EquivarianceDecay` does what its strength says.
 
     Reference: Berndt & Stuehmer, Approximate Equivariance via Projection-Based Regularisation, 2026.
     Taught in: notebooks/10.
@@ -197,6 +197,8 @@ class EquivarianceDecay:
     What AdamW does to the whole weight, this does to its asymmetric part alone, for weights, biases and
     the affine parameters of normalisation layers. Strength 0 changes nothing, ``math.inf`` projects.
     Running statistics of BatchNorm are measured, not trained, and stay.
+    Projecting random weights halves the signal in every layer, and at a large rate a network may die of it:
+    use :func:`equivariant_init_` before a strong decay.
 
     Args:
         model: any module, also wrapped by ``torch.compile`` or ``DistributedDataParallel``.
