@@ -12,6 +12,8 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 EQREG_MODE ?= quick
 PORT ?= 8000
 export EQREG_MODE TORCH_INDEX
+# Without cached byte code every kernel spends ten seconds on compiling torch's modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 $(if $(shell git --version),,$(error git is needed))
 BIN := .venv/bin

@@ -1,4 +1,4 @@
-"""The user's module inside ``torch.compile`` and ``DistributedDataParallel``."""
+"""The user's module inside ``torch.compile``, ``DistributedDataParallel`` and Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if is_compiled(model):
             model = model._orig_mod  # type: ignore[assignment]
+        elif _is_fabric(model):
+            model = model._original_module  # type: ignore[assignment]
         elif is_parallel(model):
             model = model.module  # type: ignore[assignment]
         else:
@@ -29,4 +31,11 @@ def is_parallel(model: Any) -> bool:
     """Whether ``model`` runs in several processes."""
     if is_compiled(model):
         return is_parallel(model._orig_mod)
+    if _is_fabric(model):
+        return is_parallel(model._forward_module)
     return dist.is_available() and isinstance(model, nn.parallel.DistributedDataParallel)
+
+
+def _is_fabric(model: Any) -> bool:
+    """Whether ``Fabric.setup_module`` wrapped ``model``; asked without importing Fabric."""
+    return isinstance(model, nn.Module) and "_original_module" in model._modules

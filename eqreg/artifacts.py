@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from .checkpoint import write_whole
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries the files inside the package, a checkout has them at its root.
@@ -43,3 +46,33 @@ def load_artifact(name: str) -> dict[str, Any]:
     if missing:
         raise ValueError(f"load_artifact: the stamp in {path} lacks {', '.join(missing)}")
     return content
+
+
+def keep(content: dict[str, Any], out: Path, folder: Path) -> list[str]:
+    """Store a table as ``<task>-<preset>.json`` and the first seed's weights below ``weights/<task>``.
+
+    Args:
+        content: of :func:`eqreg.comparison.collect`.
+        out: folder of the runs.
+        folder: ``artifacts`` of a checkout.
+
+    Returns:
+        The names of the files.
+    """
+    task, preset = content["settings"]["task"], content["settings"]["preset"]
+    name = f"{task}-{preset}.json"
+    write_whole(folder / name, (json.dumps(content, indent=1) + "\n").encode())
+    written = [name]
+    for method, row in content["rows"].items():
+        source = out / task / preset / method / f"seed-{row['seeds'][0]}" / "weights.safetensors"
+        name = f"weights/{task}/{method}.safetensors"
+        write_whole(folder / name, source.read_bytes())
+        written.append(name)
+    index = {
+        str(path.relative_to(folder / "weights")): {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size
+        }
+        for path in sorted((folder / "weights").glob("*/*.safetensors"))
+    }  # fmt: skip
+    write_whole(folder / "weights" / "index.json", (json.dumps(index, indent=1) + "\n").encode())
+    return written

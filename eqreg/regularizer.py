@@ -125,7 +125,7 @@ class EquivarianceRegularizer:
         self.plan: Plan = make_plan(self._core, group, layers, fields)
         self.generator, self.fraction, self.every = generator, fraction, every
         self.norm, self.center, self.check_finite = norm, center, check_finite
-        self._calls = 0
+        self.calls = 0
         self._sizes: set[tuple[int, ...]] = set()
         self._warned = False
         self._call = _hookable(model)
@@ -146,9 +146,9 @@ class EquivarianceRegularizer:
             RuntimeError: if called while a regularizer runs on the same model.
         """
         batch = batch_size((inputs, kwargs), self._core, self.group)
-        element = self._draw() if g is None else self.group.element(g)
-        skip = self._calls % self.every != 0
-        self._calls += 1
+        element = self.draw() if g is None else self.group.element(g)
+        skip = self.calls % self.every != 0
+        self.calls += 1
         if skip:
             y = self.model(*inputs, **kwargs)
             pairing = Pairing(self.group, self.group.identity, batch, batch)
@@ -173,7 +173,8 @@ class EquivarianceRegularizer:
     def __repr__(self) -> str:
         return f"EquivarianceRegularizer({type(self._core).__name__}, {self.group}, {len(self.plan.fields)} layers)"
 
-    def _draw(self) -> Element:
+    def draw(self) -> Element:
+        """A random element, not the identity, from ``generator``."""
         device = self.generator.device if self.generator is not None else "cpu"
         k = torch.randint(1, self.group.order, (), generator=self.generator, device=device)
         return self.group.elements[int(k)]

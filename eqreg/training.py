@@ -5,40 +5,31 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._batch import Pair, move, share, turn
 from ._extras import require
 from ._frontend import reader_present
-from .actions import rotate
+from ._resume import History, Sitting
+from ._step import Loss, Objective, StepLoss
+from ._wrappers import unwrapped
 from .groups import Group
 from .projection import EquivarianceDecay, ProjectionPenalty
 from .regularizer import EquivarianceRegularizer
 from .schedules import constant
 from .strength import AgreementStrength
 
+__all__ = ["History", "fit"]
+
 _AGREEMENT_EVERY = 4
-SampleBatch = Callable[[torch.Generator | None], tuple[Tensor, Tensor]]
-
-
-@dataclass
-class History:
-    """What a call of :func:`fit` saw, one entry per step.
-
-    Attributes:
-        loss: the task loss (without the penalty).
-        penalty: the equivariance penalty before its weight; empty without a regularizer.
-        images: images that went through the network, over all steps.
-        seconds: wall time.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    penalty: list[float] = field(default_factory=list)
-    images: int = 0
-    seconds: float = 0.0
+# Reading a loss waits for the GPU, so there it is read now and then.
+_LOOK_EVERY = {"cpu": 1}
+SampleBatch = Callable[[torch.Generator | None], Pair]
 
 
 def fit(
@@ -54,10 +45,17 @@ def fit(
     decay: EquivarianceDecay | None = None,
     automatic: AgreementStrength | None = None,
     schedule: Callable[[int, int], float] = constant,
-    loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss,
+    loss: Loss = F.mse_loss,
+    objective: Objective | None = None,
     warmup: int = 20,
     clip: float = 1.0,
+    accumulate: int = 1,
     generator: torch.Generator | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 500,
+    stop: Callable[[], bool] | None = None,
+    on_step: Callable[[int, History], None] | None = None,
+    fabric: Any = None,
     progress: bool | None = None,
     label: str = "",
 ) -> History:
@@ -76,8 +74,9 @@ def fit(
 
     Args:
         model: trained in place; batches are moved to its device.
-        sample_batch: called with ``generator`` at each step; returns ``x`` and ``y``, (B, C, H, W)
-            each.
+        sample_batch: called with ``generator`` at each step; returns ``x`` and ``y``, each a tensor or
+            a tuple of tensors. The model is called as ``model(*x)``. Tensors (B, C, H, W) are images and
+            turn; those of other dimensions, such as class labels (B,), do not.
         steps: number of optimizer steps.
         lr: peak learning rate.
         augment: group of the augmentation; one element a batch, or a half batch where ``automatic``
@@ -90,10 +89,22 @@ def fit(
         automatic: built on ``decay``; a batch must hold two images.
         schedule: factor on ``lam`` and on the decay at (step, steps); see ``eqreg.schedules``.
         loss: of a prediction and its label.
+        objective: in place of ``loss``, called as (model, prediction, x, y, generator): for losses
+            that run the model again.
         warmup: steps of linear warm-up, at most a quarter of ``steps``.
         clip: largest norm of the gradient.
+        accumulate: parts in which a batch passes the network, for less memory. The task gradient is that
+            of the whole batch; the penalty becomes the mean of the parts' penalties.
         generator: source of the randomness of batches and augmentation; torch's global one if None.
             The regularizer has its own.
+        checkpoint: file to go on from if it is there, and to write. On the CPU a run that was killed
+            at any moment and called again ends with the same weights, to the last bit.
+        checkpoint_every: steps between two writings; the last step and a stop write too.
+        stop: asked after each step; True ends the run (``finished`` is False then).
+        on_step: called after each step with the number of steps done and the history.
+        fabric: a ``lightning_fabric.Fabric`` for several processes and half precision; ``model`` is
+            then the result of its ``setup_module``. Each process takes its share of the same batch, so
+            that their number does not change the result.
         progress: show a bar with loss and penalty. None: only if a reader is there to see it.
         label: name in front of the bar.
 
@@ -104,106 +115,106 @@ def fit(
         ValueError: a setting is out of range, ``lam`` comes without a regularizer, the regularizer
             belongs to another model, or prediction and label differ in shape.
         FloatingPointError: the loss is no longer finite; the message names step and learning rate.
+        CheckpointError: the checkpoint belongs to another run, cannot be read or cannot be written.
 
-    Taught in: notebooks/13.
+    Taught in: notebooks/13, notebooks/19.
     """
-    _check(model, steps, lr, lam, regularizer, decay, automatic, warmup, clip)
+    _check(model, steps, lr, lam, regularizer, decay, automatic, warmup, clip, accumulate)
     device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr)
+    optimizer: Any = torch.optim.Adam(model.parameters(), lr)
+    if fabric is not None:
+        optimizer = fabric.setup_optimizers(optimizer)
     warmup = min(warmup, steps // 4)
-    history, start, was_training = History(), time.perf_counter(), model.training
+    history, was_training = History(), model.training
+    step_loss = StepLoss(model, loss, objective, regularizer, lam, label_pairs, generator, fabric)
+    sitting = Sitting(
+        None if checkpoint is None else Path(checkpoint), checkpoint_every, model, optimizer, history,
+        {
+            "model": _signature(model), "steps": steps, "lr": lr, "lam": lam, "warmup": warmup,
+            "clip": clip, "accumulate": accumulate, "augment": str(augment), "label_pairs": label_pairs,
+            "regularizer": repr(regularizer), "decay": repr(decay), "automatic": automatic is not None,
+        },
+        {"generator": generator, "regularizer": getattr(regularizer, "generator", None)},
+        sample_batch, regularizer, decay, fabric,
+    )  # fmt: skip
+    done = sitting.start()
+    images_before = history.images
+    seen: list[tuple[Tensor, ...]] = []
     hidden = not (reader_present() if progress is None else progress)
     tqdm = require("tqdm.auto", extra="tasks").tqdm
     model.train()
-    with tqdm(range(steps), desc=label, disable=hidden, leave=False) as bar:
+    history.finished = True
+    with tqdm(
+        range(done, steps), desc=label, disable=hidden, leave=False, initial=done, total=steps
+    ) as bar:
         for step in bar:
-            x, y = (t.to(device) for t in sample_batch(generator))
+            waiting = time.perf_counter()
+            x, y = sample_batch(generator)
+            history.waiting += time.perf_counter() - waiting
             compared = automatic is not None and step % _AGREEMENT_EVERY == 0
             if augment is not None:
                 # Two halves that were turned alike would agree about the direction of this batch.
-                x, y = _turned(x, y, augment, 2 if compared else 1, generator)
+                x, y = turn((x, y), augment, 2 if compared else 1, generator)
+            x, y = move(_own((x, y), fabric), device)
             rate, factor = lr * _schedule(step, steps, warmup), schedule(step, steps)
             optimizer.zero_grad()
             if compared and automatic is not None:
-                task = _halves(model, x, y, loss, automatic)
-                history.images += len(x)
+                seen.append(step_loss.compare_halves(x, y, automatic))
             else:
-                task, penalty, images = _losses(model, x, y, loss, regularizer, label_pairs)
-                history.images += images
-                if penalty is not None:
-                    history.penalty.append(float(penalty.detach()))
-                (task if penalty is None else task + lam * factor * penalty).backward()
-            history.loss.append(float(task.detach()))
-            if not math.isfinite(history.loss[-1]):
-                raise FloatingPointError(
-                    f"fit: the loss became {history.loss[-1]} at step {step} with lr={lr:g}; "
-                    "try a smaller learning rate"
-                )
+                seen.append(step_loss.backward(x, y, factor, accumulate))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            _clip(model, optimizer, clip, fabric)
             optimizer.step()
             if decay is not None:
                 decay.step(rate * factor)
+            history.images = images_before + step_loss.images
+            over = step + 1 == steps or (stop is not None and stop())
+            if over or sitting.due(step + 1) or len(seen) >= _LOOK_EVERY.get(device.type, 20):
+                _look(seen, history, step, lr)
+            if on_step is not None:
+                on_step(step + 1, history)
             if not hidden and step % 10 == 0:
-                shown = {"loss": f"{history.loss[-1]:.2e}"}
-                if history.penalty:
-                    shown["penalty"] = f"{history.penalty[-1]:.2e}"
-                bar.set_postfix(shown)
+                bar.set_postfix(_shown(history))
+            if over or sitting.due(step + 1):
+                history.finished = step + 1 == steps
+                sitting.keep(step + 1)
+            if over:
+                break
     model.train(was_training)
-    history.seconds = time.perf_counter() - start
     return history
 
 
-def _turned(
-    x: Tensor, y: Tensor, group: Group, parts: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Input and label with each part of the batch turned by an element of its own."""
-    turned = []
-    for pair in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
-        g = int(torch.randint(group.order, (), generator=generator))
-        turned.append([rotate(t, group.elements[g], group) for t in pair])
-    inputs, labels = zip(*turned, strict=True)
-    return torch.cat(inputs), torch.cat(labels)
+def _own(batch: Pair, fabric: Any) -> Pair:
+    return batch if fabric is None else share(batch, fabric.global_rank, fabric.world_size)
 
 
-def _losses(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    regularizer: EquivarianceRegularizer | ProjectionPenalty | None,
-    label_pairs: bool,
-) -> tuple[Tensor, Tensor | None, int]:
-    """Task loss, penalty, and how many images went through the network."""
-    if not isinstance(regularizer, EquivarianceRegularizer):
-        penalty = regularizer() if regularizer is not None else None
-        return _compare(loss, model(x), y), penalty, len(x)
-    out = regularizer(x)
-    task = _compare(loss, out.y, y)
-    if label_pairs:
-        task = task + _compare(loss, out.y_g, out.act(y))
-    return task, out.penalty, len(out.y) + len(out.y_g)
+def _clip(model: nn.Module, optimizer: Any, clip: float, fabric: Any) -> None:
+    if fabric is None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    else:  # float16 gradients are scaled and have to be unscaled first
+        fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
 
 
-def _halves(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    automatic: AgreementStrength,
-) -> Tensor:
-    """The gradient of the batch in two halves, compared on the way; the task loss."""
-    half = (len(x) + 1) // 2  # as tensor_split does
-    if len(x) == 1:
-        raise ValueError(f"fit: automatic= needs batches of at least 2 images, got {len(x)}")
-    first = _compare(loss, model(x[:half]), y[:half]) * (half / len(x))
-    first.backward()
-    automatic.mark()
-    second = _compare(loss, model(x[half:]), y[half:]) * (1 - half / len(x))
-    second.backward()
-    automatic.update()
-    return first.detach() + second.detach()
+def _look(seen: list[tuple[Tensor, ...]], history: History, step: int, lr: float) -> None:
+    """Move the losses of the last steps into the history, and stop if one is not finite."""
+    first = step + 1 - len(seen)
+    for i, (task, *penalty) in enumerate(seen):
+        history.loss.append(float(task))
+        history.penalty.extend(float(p) for p in penalty)
+        if not math.isfinite(history.loss[-1]):
+            raise FloatingPointError(
+                f"fit: the loss became {history.loss[-1]} at step {first + i} with lr={lr:g}; "
+                "try a smaller learning rate"
+            )
+    seen.clear()
+
+
+def _shown(history: History) -> dict[str, str]:
+    shown = {"loss": f"{history.loss[-1]:.2e}"} if history.loss else {}
+    if history.penalty:
+        shown["penalty"] = f"{history.penalty[-1]:.2e}"
+    return shown
 
 
 def _schedule(step: int, steps: int, warmup: int) -> float:
@@ -212,14 +223,9 @@ def _schedule(step: int, steps: int, warmup: int) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _compare(loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, y: Tensor) -> Tensor:
-    # mse_loss would broadcast (B, 1, H, W) against (B, 3, H, W) and train on nonsense.
-    if prediction.shape != y.shape:
-        raise ValueError(
-            f"fit: prediction and label must have one shape, got {tuple(prediction.shape)} and "
-            f"{tuple(y.shape)}"
-        )
-    return loss(prediction, y)
+def _signature(model: nn.Module) -> str:
+    core = unwrapped(model)
+    return f"{type(core).__name__} with {sum(p.numel() for p in core.parameters())} parameters"
 
 
 def _check(
@@ -232,6 +238,7 @@ def _check(
     automatic: AgreementStrength | None,
     warmup: int,
     clip: float,
+    accumulate: int,
 ) -> None:
     if next(model.parameters(), None) is None:
         raise ValueError(f"fit: expected a model with parameters, {type(model).__name__} has none")
@@ -243,10 +250,16 @@ def _check(
         raise ValueError(f"fit: lam must be at least 0 and finite, got {lam}")
     if warmup < 0 or not clip > 0:
         raise ValueError(f"fit: expected warmup >= 0 and clip > 0, got {warmup} and {clip}")
+    if accumulate < 1:
+        raise ValueError(f"fit: accumulate must be at least 1, got {accumulate}")
+    if accumulate > 1 and (automatic is not None or getattr(regularizer, "every", 1) > 1):
+        raise ValueError(
+            "fit: accumulate= cannot be combined with automatic= or a lazy regularizer"
+        )
     if lam and regularizer is None:
         raise ValueError(f"fit: lam={lam:g} needs a regularizer, got none")
     for name, built in (("regularizer", regularizer), ("decay", decay)):
-        if built is not None and built.model is not model:
+        if built is not None and unwrapped(built.model) is not unwrapped(model):
             raise ValueError(f"fit: the {name} was built on another model than the one to train")
     if automatic is not None and (decay is None or automatic.decay is not decay):
         raise ValueError("fit: automatic= needs the decay= that it was built on")

@@ -11,15 +11,19 @@ PACKAGE = Path(eqreg.__file__).parent
 # The layers of CONTRIBUTING.md, bottom to top; modules of one line do not import each other.
 LAYERS = [
     {"groups", "_extras", "_frontend", "schedules"},
-    {"fields"},
+    {"fields", "checkpoint", "_stamp"},
     {"actions"},
-    {"_plan", "_grid", "_parts", "_reynolds", "_wrappers"},
+    {"_plan", "_grid", "_parts", "_reynolds", "_wrappers", "_batch"},
     {"_pairs", "_weights"},
     {"metrics", "regularizer", "projection", "lie"},
     {"strict", "physics", "data", "strength"},
-    {"models"},
-    {"training", "artifacts"},
-    {"viz"},
+    {"models", "methods", "_step", "_resume", "_scale", "artifacts", "losses"},
+    {"training"},
+    {"tasks"},
+    {"runs"},
+    {"pretrained", "comparison", "tuning", "campaign"},
+    {"cli"},
+    {"viz", "__main__"},
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
 # Group.field builds a FieldType when it is called, not when modules load.

@@ -1,0 +1,35 @@
+"""Several processes and half precision, by Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from ._extras import require
+
+
+def make_fabric(device: torch.device, precision: str = "32") -> Any:
+    """A started Fabric for this process, or None where one process in float32 needs none.
+
+    ``torchrun`` tells each process how many there are; they exchange gradients by DDP.
+
+    Raises:
+        ValueError: unknown precision.
+        ImportError: ``lightning-fabric`` is not installed; the message names the extra.
+    """
+    known = ("32", "bf16-mixed", "16-mixed")
+    if precision not in known:
+        raise ValueError(f"--precision: expected one of {', '.join(known)}, got {precision!r}")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1 and precision == "32":
+        return None
+    fabric = require("lightning_fabric", extra="scale").Fabric(
+        accelerator="cpu" if device.type == "cpu" else "cuda",
+        devices=processes if device.type == "cpu" else "auto",
+        precision="32-true" if precision == "32" else precision,
+        strategy="ddp" if processes > 1 else "auto",
+    )
+    fabric.launch()
+    return fabric

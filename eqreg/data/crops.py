@@ -1,0 +1,71 @@
+"""Random crops of image pairs that lie in memory."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+class RandomCrops:
+    """A sampler for :func:`eqreg.training.fit`: crops of the same places of degraded and clean images.
+
+    The images stay where they are, on the CPU or on a GPU, and one indexing operation cuts a batch.
+    Places are drawn on the CPU, so they do not depend on the device.
+
+    Args:
+        degraded, clean: (n, C, H, W), equal shapes.
+        crop: side in pixels.
+        batch: crops per call.
+
+    Raises:
+        ValueError: the shapes differ, or ``crop`` or ``batch`` is out of range.
+
+    >>> x = torch.rand(3, 1, 16, 16)
+    >>> [tuple(t.shape) for t in RandomCrops(x, x, crop=8, batch=5)(None)]
+    [(5, 1, 8, 8), (5, 1, 8, 8)]
+    """
+
+    def __init__(self, degraded: Tensor, clean: Tensor, *, crop: int, batch: int) -> None:
+        if degraded.shape != clean.shape or clean.dim() != 4 or not len(clean):
+            raise ValueError(
+                "RandomCrops: expected two tensors of one shape (n, C, H, W), got "
+                f"{tuple(degraded.shape)} and {tuple(clean.shape)}"
+            )
+        if not 1 <= crop <= min(clean.shape[-2:]) or batch < 1:
+            raise ValueError(
+                f"RandomCrops: expected batch >= 1 and crop in [1, {min(clean.shape[-2:])}], got "
+                f"{batch} and {crop}"
+            )
+        self.pairs, self.crop, self.batch = (degraded, clean), crop, batch
+
+    def __call__(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """A batch of degraded and clean crops, (batch, C, crop, crop) each."""
+        number, _, height, width = self.pairs[0].shape
+        image = torch.randint(number, (self.batch,), generator=generator)
+        corner = torch.randint(
+            min(height, width) - self.crop + 1, (self.batch, 2), generator=generator
+        )
+        if height != width:  # the same numbers, stretched over the longer side
+            room = torch.tensor([height, width]) - self.crop + 1
+            corner = (corner * room) // (min(height, width) - self.crop + 1)
+        top, left = corner.unbind(1)
+        x, y = (
+            t.unfold(2, self.crop, 1).unfold(3, self.crop, 1)[image, :, top, left]
+            for t in self.pairs
+        )
+        return x, y
+
+    def fingerprint(self) -> str:
+        """Hash of the images, to tell whether two runs saw the same data."""
+        return fingerprint(*self.pairs)
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """First 16 hex digits of the SHA-256 of the tensors' shapes, types and values."""
+    digest = hashlib.sha256()
+    for t in tensors:
+        digest.update(f"{tuple(t.shape)} {t.dtype}".encode())
+        digest.update(t.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,103 @@
+"""Rain removal with the network of chapter 13."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from ..actions import rotate
+from ..data import patches, photographs
+from ..data.crops import RandomCrops
+from ..groups import C2, C4
+from ..metrics import psnr, ssim
+from ..models import ResidualNet
+from ..physics.rain import RainModel, add_rain
+from ._task import Preset, Root, Task
+
+RAIN = RainModel(angle=0, spread=20)
+_ROWS = (
+    "plain", "augmentation", "augmentation-C4", "strict", "strict-equal", "strict-C4",
+    "pairs", "eqreg", "eqreg-C4", "decay", "augmentation-decay",
+)  # fmt: skip
+_EVALUATION_SEED = 10_000
+
+
+class Rain(Task):
+    """Grey photographs in rain that falls within 20° of the vertical.
+
+    Turned by half a turn such rain looks alike, by a quarter it does not: C2 is right, C4 is more than
+    the degradation has. Training pairs are fixed patches of four photographs, drawn with the seed.
+    """
+
+    name = "rain"
+    title = "rain removal, grey photographs, residual network"
+    right = C2
+    full = C4
+    presets = {
+        "quick": Preset(
+            steps=120, images=8, methods=_ROWS[:1] + _ROWS[7:8], seeds=(0, 1),
+            rates=(8e-3,), tuning_steps=60,
+            sizes={"patches": 4, "patch": 96, "crop": 24, "size": 64, "width": 16, "depth": 4},
+            expects="under a minute on one CPU core; too short to learn much",
+        ),
+        "cpu": Preset(
+            steps=3000, images=8, methods=_ROWS, seeds=(0, 1, 2),
+            rates=(2e-3, 4e-3, 8e-3), tuning_steps=750, tuning_seeds=(100, 101),
+            sizes={"patches": 64, "patch": 96, "crop": 24, "size": 192, "width": 16, "depth": 6},
+            expects="about an hour on one CPU core",
+        ),
+        "full": Preset(
+            steps=15_000, images=32, methods=_ROWS, seeds=(0, 1, 2),
+            rates=(5e-4, 1e-3, 2e-3), tuning_steps=2000,
+            sizes={"patches": 1024, "patch": 96, "crop": 64, "size": 256, "width": 64, "depth": 12},
+            expects="30 minutes of one H200-class GPU; not yet run",
+        ),
+    }  # fmt: skip
+
+    def model(self, preset: Preset) -> nn.Module:
+        """A residual network of the preset's width and depth."""
+        return ResidualNet(width=preset.sizes["width"], depth=preset.sizes["depth"])
+
+    def batches(
+        self, preset: Preset, seed: int, batch: int, root: Root, device: torch.device
+    ) -> RandomCrops:
+        """Random crops of fixed rainy patches."""
+        g = torch.Generator().manual_seed(seed)
+        clean = patches(
+            photographs("train"), preset.sizes["patch"], preset.sizes["patches"], generator=g
+        )
+        rainy, _ = add_rain(clean, RAIN, generator=g)
+        return RandomCrops(
+            rainy.to(device), clean.to(device), crop=preset.sizes["crop"], batch=batch
+        )
+
+    @torch.no_grad()
+    def evaluate(
+        self, model: nn.Module, preset: Preset, split: str, root: Root
+    ) -> dict[str, list[float]]:
+        """PSNR and SSIM upright and after a quarter turn, and how equivariant the correction is."""
+        device = next(model.parameters()).device
+        rainy, clean = (t.to(device) for t in _in_rain(split, preset.sizes["size"]))
+        change = [model(rotate(rainy, k)) - rotate(rainy, k) for k in range(4)]
+        power = change[0].square().flatten(1).sum(1)
+        found: dict[str, Tensor] = {"psnr_input": psnr(rainy, clean)}
+        for name, k in (("", 0), ("_turned", 1)):
+            restored, truth = (rotate(rainy, k) + change[k]).clamp(0, 1), rotate(clean, k)
+            found["psnr" + name] = psnr(restored, truth)
+            found["ssim" + name] = ssim(restored, truth)
+        # The error of the correction, not of the image: the image itself passes unchanged.
+        errors = [
+            (change[k] - rotate(change[0], k)).square().flatten(1).sum(1) / power for k in (1, 2, 3)
+        ]
+        found["error_C2"] = errors[1]
+        found["error_C4"] = torch.stack(errors).mean(0)
+        return {name: values.double().tolist() for name, values in found.items()}
+
+
+@lru_cache
+def _in_rain(split: str, size: int) -> tuple[Tensor, Tensor]:
+    clean = torch.stack(list(photographs(split, size=size).values()))
+    g = torch.Generator().manual_seed(_EVALUATION_SEED)
+    return add_rain(clean, RAIN, generator=g)[0], clean
