@@ -11,6 +11,7 @@ from .fields import FieldType
 from .groups import C1, C2, C4, C8, D4, CyclicGroup, DihedralGroup, Element
 from .lie import lie_derivative, lie_error
 from .metrics import equivariance_error, layer_errors, luma, psnr, ssim
+from .pretrained import load_pretrained
 from .projection import (
     EquivarianceDecay,
     ProjectionPenalty,
@@ -46,6 +47,7 @@ __all__ = [
     "layer_errors",
     "lie_derivative",
     "lie_error",
+    "load_pretrained",
     "luma",
     "permute_channels",
     "project",

@@ -7,6 +7,7 @@ therefore run no code, whoever wrote it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -110,7 +111,8 @@ def write_whole(path: Path, content: bytes, *, keep_previous: bool = False) -> N
             + (f"the last good one is {kept}" if kept else "there is no earlier one")
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -178,7 +180,7 @@ def _read(path: Path) -> dict[str, Any]:
     tensors, header = _open(path, _FORMAT)
     try:
         return _unpack(json.loads(header["tree"]), tensors)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 

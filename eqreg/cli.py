@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     model = load_pretrained(options.weights, device=_device(options.device))
     run = vars(model)["about"]["run"]
     task = get_task(run["task"])
-    found = task.evaluate(model, task.preset(run["preset"]), options.split, options.data)
+    preset = replace(task.preset(run["preset"]), sizes=run["sizes"])
+    found = task.evaluate(model, preset, options.split, options.data)
     print(f"{run['task']} {run['method']} {run['preset']} seed {run['seed']}, {options.split}:")
     _print_metrics({name: sum(values) / len(values) for name, values in found.items()})
     return 0

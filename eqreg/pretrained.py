@@ -56,14 +56,15 @@ def load_pretrained(
     tensors, about = load_weights(path)
     from .runs import Run, prepared
 
-    run = about["run"]
+    run = about.get("run", {})
     try:
-        model = prepared(Run(**{k: v for k, v in run.items() if k in Run.__dataclass_fields__}))[2]
+        known = {k: v for k, v in run.items() if k in Run.__dataclass_fields__}
+        model = prepared(Run(**known), run.get("sizes"))[2]
         model.load_state_dict(tensors)
     except (RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{path} was written by {about['stamp']['version']} and does not fit the network that this "
-            f"version builds: {error}"
+            f"{path} was written by {about.get('stamp', {}).get('version')} and does not fit the network "
+            f"that this version builds: {error}"
         ) from error
     model.about = about  # type: ignore[assignment]
     return model.eval().to(device)

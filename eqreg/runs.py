@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,17 @@ class Run:
         return {**settings, "hash": digest[:16]}
 
 
-def prepared(run: Run) -> tuple[Task, Preset, nn.Module, dict[str, Any], Row]:
-    """Task, preset, untrained model, settings of ``fit``, and row; no data is read."""
+def prepared(
+    run: Run, sizes: Mapping[str, Any] | None = None
+) -> tuple[Task, Preset, nn.Module, dict[str, Any], Row]:
+    """Task, preset, untrained model, settings of ``fit``, and row; no data is read.
+
+    ``sizes`` are those of stored weights, if the preset has changed since.
+    """
     task = get_task(run.task)
     preset = task.preset(run.preset)
+    if sizes is not None:
+        preset = replace(preset, sizes=sizes)
     row = Row.parse(run.method, task.right, task.full, task.methods)
     torch.manual_seed(run.seed)
     made = prepare(
@@ -207,7 +214,7 @@ def _evaluate(
     was_training = model.training
     devices = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices=devices):
-        metrics = task.evaluate(model.eval(), preset, split, root)
+        metrics = task.evaluate(unwrapped(model).eval(), preset, split, root)
     model.train(was_training)
     return metrics
 

@@ -27,6 +27,7 @@ from .strength import AgreementStrength
 __all__ = ["History", "fit"]
 
 _AGREEMENT_EVERY = 4
+_ASK_EVERY = 10
 # Reading a loss waits for the GPU, so there it is read now and then.
 _LOOK_EVERY = {"cpu": 1}
 SampleBatch = Callable[[torch.Generator | None], Pair]
@@ -132,7 +133,7 @@ def fit(
         {
             "model": _signature(model), "steps": steps, "lr": lr, "lam": lam, "warmup": warmup,
             "clip": clip, "accumulate": accumulate, "augment": str(augment), "label_pairs": label_pairs,
-            "regularizer": repr(regularizer), "decay": repr(decay), "automatic": automatic is not None,
+            "regularizer": _told(regularizer), "decay": _told(decay), "automatic": automatic is not None,
         },
         {"generator": generator, "regularizer": getattr(regularizer, "generator", None)},
         sample_batch, regularizer, decay, fabric,
@@ -168,10 +169,10 @@ def fit(
             optimizer.step()
             if decay is not None:
                 decay.step(rate * factor)
-            history.images = images_before + step_loss.images
-            over = step + 1 == steps or (stop is not None and stop())
+            history.images = images_before + step_loss.images * _world(fabric)
+            over = step + 1 == steps or _asked(stop, fabric, step)
             if over or sitting.due(step + 1) or len(seen) >= _LOOK_EVERY.get(device.type, 20):
-                _look(seen, history, step, lr)
+                _look(seen, history, step, lr, fabric)
             if on_step is not None:
                 on_step(step + 1, history)
             if not hidden and step % 10 == 0:
@@ -196,10 +197,15 @@ def _clip(model: nn.Module, optimizer: Any, clip: float, fabric: Any) -> None:
         fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
 
 
-def _look(seen: list[tuple[Tensor, ...]], history: History, step: int, lr: float) -> None:
+def _look(
+    seen: list[tuple[Tensor, ...]], history: History, step: int, lr: float, fabric: Any
+) -> None:
     """Move the losses of the last steps into the history, and stop if one is not finite."""
     first = step + 1 - len(seen)
-    for i, (task, *penalty) in enumerate(seen):
+    for i, terms in enumerate(seen):
+        if _world(fabric) > 1:  # so that every process sees the whole batch, and all stop at once
+            terms = fabric.all_reduce(torch.stack(terms), reduce_op="mean").unbind()
+        task, *penalty = terms
         history.loss.append(float(task))
         history.penalty.extend(float(p) for p in penalty)
         if not math.isfinite(history.loss[-1]):
@@ -208,6 +214,22 @@ def _look(seen: list[tuple[Tensor, ...]], history: History, step: int, lr: float
                 "try a smaller learning rate"
             )
     seen.clear()
+
+
+def _asked(stop: Callable[[], bool] | None, fabric: Any, step: int) -> bool:
+    """Whether the run shall end; several processes agree about it at every tenth step."""
+    if stop is None:
+        return False
+    if _world(fabric) == 1:
+        return stop()
+    if step % _ASK_EVERY:
+        return False
+    asked = fabric.all_reduce(torch.tensor(float(stop()), device=fabric.device), reduce_op="sum")
+    return bool(asked > 0)
+
+
+def _world(fabric: Any) -> int:
+    return 1 if fabric is None else fabric.world_size
 
 
 def _shown(history: History) -> dict[str, str]:
@@ -221,6 +243,14 @@ def _schedule(step: int, steps: int, warmup: int) -> float:
     """Share of the peak learning rate: linear up, half a cosine down."""
     rise = min(1.0, (step + 1) / max(warmup, 1))
     return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _told(part: Any) -> str:
+    """Kind, group and number of layers."""
+    if part is None:
+        return "none"
+    layers: Any = getattr(part.plan, "fields", None) or part.plan.tied
+    return f"{type(part).__name__}, {part.group}, {len(layers)} layers"
 
 
 def _signature(model: nn.Module) -> str:

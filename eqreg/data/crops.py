@@ -44,12 +44,11 @@ class RandomCrops:
         """A batch of degraded and clean crops, (batch, C, crop, crop) each."""
         number, _, height, width = self.pairs[0].shape
         image = torch.randint(number, (self.batch,), generator=generator)
-        corner = torch.randint(
-            min(height, width) - self.crop + 1, (self.batch, 2), generator=generator
-        )
-        if height != width:  # the same numbers, stretched over the longer side
-            room = torch.tensor([height, width]) - self.crop + 1
-            corner = (corner * room) // (min(height, width) - self.crop + 1)
+        rooms = torch.tensor([height, width]) - self.crop + 1
+        if height == width:  # one draw, so that seeds give what they gave before
+            corner = torch.randint(int(rooms[0]), (self.batch, 2), generator=generator)
+        else:
+            corner = (torch.rand(self.batch, 2, generator=generator) * rooms).long()
         top, left = corner.unbind(1)
         x, y = (
             t.unfold(2, self.crop, 1).unfold(3, self.crop, 1)[image, :, top, left]

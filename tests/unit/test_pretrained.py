@@ -1,0 +1,177 @@
+"""Weights by name: from a checkout, a wheel, the cache or a server; never from what was not meant."""
+
+import hashlib
+import http.server
+import json
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import eqreg
+from eqreg import pretrained
+from eqreg.checkpoint import CheckpointError, load_weights, save_weights
+from eqreg.pretrained import download, load_pretrained
+from eqreg.runs import Run, train
+from eqreg.tasks import Preset
+from eqreg.tasks.rain import Rain
+
+TINY = Preset(
+    steps=2, images=2, methods=("plain",), seeds=(0,), rates=(1e-3,), tuning_steps=1, expects="",
+    sizes={"patches": 1, "patch": 20, "crop": 8, "size": 24, "width": 4, "depth": 2},
+)  # fmt: skip
+
+
+@pytest.fixture
+def weights(monkeypatch, tmp_path):
+    """A trained file under its public name; nothing else is found."""
+    monkeypatch.setattr(Rain, "presets", {**Rain.presets, "tiny": TINY})
+    run = Run("rain", "tiny", "strict-C4", 0, 1e-3)
+    train(run, tmp_path / "runs")
+    path = tmp_path / "weights" / "rain" / "strict-C4.safetensors"
+    path.parent.mkdir(parents=True)
+    (run.folder(tmp_path / "runs") / "weights.safetensors").rename(path)
+    monkeypatch.setattr(pretrained, "_PLACES", (tmp_path / "package", tmp_path / "weights"))
+    monkeypatch.setenv("EQREG_CACHE", str(tmp_path / "cache"))
+    return path
+
+
+def test_one_line(weights):
+    model = eqreg.load_pretrained("rain/strict-C4")
+    assert not model.training
+    assert model.about["run"]["method"] == "strict-C4" and model.about["metrics"]["psnr"] > 0
+    assert {"device", "date", "version"} <= set(model.about["stamp"])
+    x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = Rain().evaluate(model, TINY, "test", None)
+    assert sum(found["psnr"]) / 6 == pytest.approx(model.about["metrics"]["psnr"], abs=1e-6)
+    assert torch.allclose(model(eqreg.rotate(x, 1)), eqreg.rotate(model(x), 1), atol=1e-5)
+    assert torch.equal(load_pretrained(weights)(x), model(x))
+
+
+def test_unknown_names_list_what_there_is(weights):
+    with pytest.raises(
+        FileNotFoundError, match=r"found no rain/magic\.safetensors in .*; there are rain/strict-C4"
+    ):
+        load_pretrained("rain/magic")
+
+
+def test_a_preset_may_change_after_its_weights_were_stored(weights, monkeypatch):
+    before = load_pretrained(weights).state_dict()
+    wider = Preset(**{**TINY.__dict__, "sizes": {**TINY.sizes, "width": 8}})
+    monkeypatch.setattr(Rain, "presets", {"tiny": wider})
+    after = load_pretrained(weights).state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_files_of_another_version_are_refused_with_the_reason(weights):
+    tensors, about = load_weights(weights)
+    about["run"]["sizes"]["width"] = 8
+    save_weights(weights, {k: v[:1] for k, v in tensors.items()}, about)
+    with pytest.raises(
+        CheckpointError, match="was written by eqreg .* and does not fit the network"
+    ):
+        load_pretrained(weights)
+    save_weights(weights, tensors, {**about, "run": {**about["run"], "method": "magic"}})
+    with pytest.raises(CheckpointError, match="does not fit .*unknown method 'magic'"):
+        load_pretrained(weights)
+    save_weights(weights, tensors, {"run": {}})
+    with pytest.raises(CheckpointError, match="was written by None and does not fit"):
+        load_pretrained(weights)
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Answers Range like a release host, and notes what was asked."""
+
+    asked: list = []
+    ranges = True
+
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        self.asked.append((self.path, asked))
+        content = Path(self.translate_path(self.path)).read_bytes()
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.ranges else 0
+        if start >= len(content):
+            self.send_response(416)
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(weights, monkeypatch):
+    folder = weights.parents[1]
+    content = weights.read_bytes()
+    index = {
+        "rain/strict-C4.safetensors": {
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+        }
+    }
+    (folder / "index.json").write_text(json.dumps(index))
+    monkeypatch.setattr(Server, "asked", [])
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Server, directory=folder)
+    ) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+FILE = "rain/strict-C4.safetensors"
+
+
+def test_a_download_is_checked_and_not_repeated(server, weights, tmp_path):
+    model = load_pretrained("rain/strict-C4", url=server)
+    cached = tmp_path / "cache" / FILE
+    assert cached.read_bytes() == weights.read_bytes()
+    assert [path for path, _ in Server.asked] == ["/index.json", f"/{FILE}"]
+    load_pretrained("rain/strict-C4", url=server)
+    assert [path for path, _ in Server.asked[2:]] == ["/index.json"]
+    weights.unlink()
+    assert load_pretrained("rain/strict-C4").about == model.about, (
+        "the cache serves without a network"
+    )
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("there", [1000, "all"])
+def test_a_download_goes_on_where_it_broke_off(
+    server, weights, tmp_path, monkeypatch, ranges, there
+):
+    monkeypatch.setattr(Server, "ranges", ranges)
+    content = weights.read_bytes()
+    part = tmp_path / "cache" / (FILE + ".part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content if there == "all" else content[:there])
+    assert download(FILE, server, tmp_path / "cache").read_bytes() == content
+    assert Server.asked[-1][1] == f"bytes={len(content) if there == 'all' else there}-"
+    assert not part.exists()
+
+
+def test_other_content_than_the_index_says_is_never_used(server, weights, tmp_path):
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="expected the SHA-256 .*, got .*; not used"):
+        load_pretrained("rain/strict-C4", url=server)
+    assert not list((tmp_path / "cache").rglob("*strict*"))
+
+
+def test_names_that_the_index_does_not_list(server):
+    with pytest.raises(
+        FileNotFoundError, match=r"index.json lists no rain/magic.safetensors, only rain/strict-C4"
+    ):
+        load_pretrained("rain/magic", url=server)
+
+
+def test_no_server():
+    with pytest.raises(ConnectionError, match=r"could not read http://127.0.0.1:1/index.json"):
+        load_pretrained("rain/magic", url="http://127.0.0.1:1")

@@ -1,0 +1,416 @@
+"""Runs, tuning, comparisons and campaigns, on a preset small enough to train here."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from eqreg import (
+    C2,
+    C4,
+    EquivarianceDecay,
+    EquivarianceRegularizer,
+    artifacts,
+    campaign,
+    comparison,
+)
+from eqreg.checkpoint import CheckpointError
+from eqreg.cli import main
+from eqreg.methods import METHODS, Row, prepare
+from eqreg.models import ResidualNet
+from eqreg.runs import Run, Stopped, train
+from eqreg.tasks import NAMES, Preset, get_task
+from eqreg.tasks.rain import Rain
+from eqreg.tuning import settings, tune
+
+TINY = Preset(
+    steps=6, images=4, methods=("plain", "eqreg", "decay"), seeds=(0, 1), rates=(1e-3, 4e-3),
+    tuning_steps=3, tuning_seeds=(100,), watch=3, expects="a second",
+    sizes={"patches": 2, "patch": 32, "crop": 16, "size": 24, "width": 4, "depth": 3},
+)  # fmt: skip
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(Rain, "presets", {**Rain.presets, "tiny": TINY})
+
+
+def run(method="eqreg", seed=0, lr=1e-3, strength=1e-3, **more):
+    return Run("rain", "tiny", method, seed, lr, strength, **more)
+
+
+# ---- tasks and methods
+
+
+@pytest.mark.parametrize("name", list(NAMES))
+def test_every_task_keeps_its_promises(name):
+    task = get_task(name)
+    assert task.name == name and task.title
+    assert {"quick", "full", "paper"} & set(task.presets)
+    for preset in task.presets.values():
+        for method in preset.methods:
+            Row.parse(method, task.right, task.full, task.methods)
+        assert preset.expects and not set(preset.seeds) & set(preset.tuning_seeds)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="unknown task 'snow'; expected one of rain"):
+        get_task("snow")
+    with pytest.raises(ValueError, match="unknown preset 'huge' of rain; expected one of quick"):
+        get_task("rain").preset("huge")
+    for wrong in ("eqregg", "eqreg-C3", "eqreg-", "-C4", "plain-C4-C4"):
+        with pytest.raises(ValueError, match="unknown method"):
+            Row.parse(wrong, C2, C4)
+    with pytest.raises(ValueError, match="method 'plain' has no group, got 'plain-C4'"):
+        Row.parse("plain-C4", C2, C4)
+    with pytest.raises(ValueError, match=r"share the seeds \[1\]"):
+        Preset(1, 1, (), (0, 1), (1.0,), 1, "", tuning_seeds=(1,))
+
+
+def test_rows_take_the_right_group_and_the_decay_the_full_one():
+    def groups(name):
+        row = Row.parse(name, C2, C4)
+        return row.group, row.decay_group
+
+    assert groups("plain") == (None, None)
+    assert groups("augmentation") == groups("strict-equal") == (C2, None)
+    assert groups("eqreg-C4") == (C4, None)
+    assert groups("decay") == (None, C4)
+    assert groups("augmentation-decay") == (C2, C4)
+    assert groups("decay-C2") == (None, C2)
+
+
+def test_prepared_methods_are_what_they_say():
+    def made(name, strength=0.5):
+        return prepare(Row.parse(name, C2, C4), ResidualNet(width=8, depth=3), strength)
+
+    count = sum(p.numel() for p in ResidualNet(width=8, depth=3).parameters())
+    assert made("plain").settings == {}
+    assert made("augmentation").settings == {"augment": C2}
+    sizes = {
+        m: sum(p.numel() for p in made(m).model.parameters()) for m in ("strict", "strict-equal")
+    }
+    assert sizes["strict"] < 0.6 * count < 0.8 * count < sizes["strict-equal"]
+    eqreg = made("eqreg").settings
+    assert isinstance(eqreg["regularizer"], EquivarianceRegularizer) and eqreg["lam"] == 0.5
+    assert made("pairs", 0.0).settings["lam"] == 0
+    decay = made("augmentation-decay", 40.0).settings
+    assert isinstance(decay["decay"], EquivarianceDecay) and set(
+        decay["decay"].strengths.values()
+    ) == {40}
+    assert decay["augment"] == C2
+    assert set(METHODS) >= {
+        "plain",
+        "augmentation",
+        "strict",
+        "strict-equal",
+        "pairs",
+        "eqreg",
+        "decay",
+    }
+
+
+# ---- a run
+
+
+def test_a_run_leaves_what_is_needed_to_trust_it(tiny, tmp_path):
+    result = train(run(), tmp_path)
+    folder = tmp_path / "rain" / "tiny" / "eqreg" / "seed-0"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "log.jsonl", "result.json", "weights.safetensors",
+    ]  # fmt: skip
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert set(result["stamp"]) >= {"device", "date", "version", "seeds", "hours"}
+    assert result["run"]["sizes"] == TINY.sizes and len(result["run"]["hash"]) == 16
+    assert len(result["data"]) == 16
+    assert len(result["curves"]["loss"]) == len(result["curves"]["penalty"]) == 6
+    assert [line["step"] for line in result["curves"]["val"]] == [2, 4]
+    assert result["cost"]["images"] == 6 * 4
+    assert len(result["per_image"]["psnr"]) == 6
+    mean = sum(result["per_image"]["psnr"]) / 6
+    assert result["metrics"]["psnr"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_seeds_pair_the_methods(tiny, tmp_path):
+    """The same seed gives all methods the same data; the penalty at lambda 0 is the pairs method."""
+    a, b = (train(run(m, strength=0.0), tmp_path) for m in ("pairs", "eqreg"))
+    assert a["data"] == b["data"]
+    assert a["metrics"] == b["metrics"]
+    other = train(run("pairs", seed=1, strength=0.0), tmp_path)
+    assert other["data"] != a["data"]
+
+
+def test_looking_at_validation_images_changes_nothing(tiny, tmp_path, monkeypatch):
+    first = train(run(), tmp_path / "a")
+    blind = {**Rain.presets, "tiny": Preset(**{**TINY.__dict__, "watch": 1})}
+    monkeypatch.setattr(Rain, "presets", blind)
+    again = train(run(), tmp_path / "b")
+    assert again["metrics"] == first["metrics"] and again["curves"]["val"] == []
+
+
+def test_a_stopped_run_goes_on(tiny, tmp_path):
+    whole = train(run(), tmp_path / "a")
+    calls = []
+    with pytest.raises(Stopped, match="stopped after 3 of 6 steps; call again to go on"):
+        train(run(), tmp_path / "b", stop=lambda: calls.append(0) or len(calls) == 3)
+    resumed = train(run(), tmp_path / "b")
+    assert (
+        resumed["metrics"] == whole["metrics"]
+        and resumed["curves"]["val"] == whole["curves"]["val"]
+    )
+    names = [p.name for p in run().folder(tmp_path / "b").iterdir()]
+    assert not any("checkpoint" in name for name in names)
+
+
+def test_a_finished_run_is_read_and_another_one_refused(tiny, tmp_path):
+    first = train(run(), tmp_path)
+    assert train(run(), tmp_path) == first
+    with pytest.raises(
+        ValueError, match=r"seed-0 holds another run: lr was 0.001 and is now 0.002\. Give"
+    ):
+        train(run(lr=2e-3), tmp_path)
+
+
+# ---- tuning, comparison
+
+
+def test_tuning_takes_the_best_on_validation_images(tiny, tmp_path):
+    assert settings("rain", "tiny", "eqreg", tmp_path) == (1e-3, 1e-3, False)
+    found = tune("rain", "tiny", "eqreg", tmp_path)
+    best = max(found["tried"], key=lambda t: t["psnr"])
+    assert (found["lr"], found["strength"]) == (best["lr"], best["strength"])
+    assert len(found["tried"]) == 2 + 2  # two rates, then two more strengths
+    assert settings("rain", "tiny", "eqreg", tmp_path) == (best["lr"], best["strength"], True)
+    results = list(tmp_path.rglob("result.json"))
+    assert len(results) == 4
+    assert {len(json.loads(p.read_text())["per_image"]["psnr"]) for p in results} == {2}, (
+        "val has two"
+    )
+
+
+def test_diverging_rates_lose(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Rain, "presets", {"tiny": Preset(**{**TINY.__dict__, "rates": (1e-3, 1e30)})}
+    )
+    found = tune("rain", "tiny", "plain", tmp_path)
+    assert found["lr"] == 1e-3 and found["tried"][1]["psnr"] == -math.inf
+    monkeypatch.setattr(Rain, "presets", {"tiny": Preset(**{**TINY.__dict__, "rates": (1e30,)})})
+    with pytest.raises(FloatingPointError, match="plain diverged at every rate"):
+        tune("rain", "tiny", "plain", tmp_path / "b")
+
+
+def test_half_widths_are_students():
+    assert comparison.half_width([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(1.963, abs=1e-3)
+    assert math.isnan(comparison.half_width([1.0]))
+
+
+def test_a_comparison_pairs_seeds_and_is_kept(tiny, tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="expected finished runs in"):
+        comparison.collect(tmp_path, "rain", "tiny")
+    for method in ("plain", "eqreg"):
+        for seed in (0, 1):
+            train(run(method, seed), tmp_path)
+    content = comparison.collect(tmp_path, "rain", "tiny")
+    assert list(content["rows"]) == ["plain", "eqreg"] and content["stamp"]["seeds"] == [0, 1]
+    rows = content["rows"]
+    want = [b - a for a, b in zip(*(rows[m]["metrics"]["psnr"] for m in rows), strict=True)]
+    assert comparison.paired(rows, "eqreg", "psnr") == want
+    text = comparison.table(content, "psnr")
+    assert f"{sum(want) / 2:+.3f} ± {comparison.half_width(want):.3f}" in text
+    kept = artifacts.keep(content, tmp_path, tmp_path / "artifacts")
+    assert kept == [
+        "rain-tiny.json",
+        "weights/rain/plain.safetensors",
+        "weights/rain/eqreg.safetensors",
+    ]
+    index = json.loads((tmp_path / "artifacts" / "weights" / "index.json").read_text())
+    assert set(index) == {"rain/plain.safetensors", "rain/eqreg.safetensors"}
+    monkeypatch.setattr(artifacts, "_PLACES", (tmp_path / "artifacts",))
+    assert artifacts.load_artifact("rain-tiny")["rows"] == rows
+
+
+# ---- campaigns
+
+
+def test_a_plan_tunes_first_and_trains_seed_by_seed(tiny, tmp_path):
+    jobs = campaign.plan(
+        "rain", "tiny", tmp_path, methods=("plain", "decay"), options=("--device", "cpu")
+    )
+    assert [j.name for j in jobs] == [
+        "tune plain", "tune decay", "train plain 0", "train decay 0", "train plain 1", "train decay 1",
+    ]  # fmt: skip
+    assert jobs[2].needs == jobs[0].leaves
+    assert jobs[2].arguments == (
+        "train", "rain", "--method", "plain", "--seed", "0", "--preset", "tiny", "--out", str(tmp_path),
+        "--device", "cpu",
+    )  # fmt: skip
+    with pytest.raises(
+        ValueError, match=r"has no \['strict'\]; expected some of plain, eqreg, decay"
+    ):
+        campaign.plan("rain", "tiny", tmp_path, methods=("strict",))
+
+
+def scripted(monkeypatch, scripts):
+    def start(job):
+        return subprocess.Popen([sys.executable, "-c", scripts[job.name]])
+
+    monkeypatch.setattr(campaign, "_start", start)
+
+
+def test_jobs_wait_for_what_they_need_and_failures_are_told(monkeypatch, tmp_path):
+    a, b, c = (tmp_path / n for n in "abc")
+    jobs = [
+        campaign.Job("b", (), b, needs=a),
+        campaign.Job("a", (), a),
+        campaign.Job("bad", (), c),
+        campaign.Job("waits in vain", (), tmp_path / "d", needs=c),
+    ]
+    monkeypatch.setattr(campaign, "_POLL", 0.01)
+    scripted(
+        monkeypatch,
+        {
+            "a": f"open({str(a)!r}, 'w')",
+            "b": f"open({str(a)!r}); open({str(b)!r}, 'w')",
+            "bad": "raise SystemExit(3)",
+        },
+    )
+    lines = []
+    left, failed = campaign.work(jobs, parallel=2, report=lines.append)
+    assert [j.name for j in left] == ["bad", "waits in vain"] and failed == {"bad": 3}
+    assert lines[0] == "0 of 4 jobs are done" and "b: done" in lines
+    left, _ = campaign.work(jobs[:2], report=lines.append)
+    assert left == [] and lines[-1] == "2 of 2 jobs are done"
+
+
+def test_when_the_time_is_up_jobs_are_asked_to_stop(monkeypatch, tmp_path):
+    mark = tmp_path / "asked"
+    script = (
+        "import signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (open({str(mark)!r}, 'w'), sys.exit(75)))\n"
+        f"open({str(tmp_path / 'ready')!r}, 'w')\n"
+        "time.sleep(60)"
+    )
+    scripted(monkeypatch, {"long": script})
+    start = time.monotonic()
+    left, failed = campaign.work(
+        [campaign.Job("long", (), tmp_path / "never")], minutes=2 / 60, report=lambda _: None
+    )
+    assert (tmp_path / "ready").exists() and mark.exists()
+    assert time.monotonic() - start < 30 and len(left) == 1 and failed == {}
+
+
+# ---- the command
+
+
+def test_the_command_trains_tunes_compares_and_evaluates(tiny, tmp_path, capsys):
+    common = ["rain", "--preset", "tiny", "--out", str(tmp_path)]
+    assert main(["tune", *common, "--method", "plain", "--device", "cpu"]) == 0
+    assert main(["train", *common, "--method", "plain", "--device", "cpu"]) == 0
+    assert main(["train", *common, "--method", "decay", "--device", "cpu"]) == 0
+    assert "not tuned; taking lr 0.001, strength 40" in capsys.readouterr().err
+    kept = tmp_path / "artifacts"
+    assert main(["compare", *common, "--keep", str(kept)]) == 0
+    out = capsys.readouterr().out
+    assert "decay" in out and "to plain" in out and "kept ['rain-tiny.json'" in out
+    weights = kept / "weights" / "rain" / "decay.safetensors"
+    assert main(["evaluate", str(weights), "--device", "cpu"]) == 0
+    evaluated = capsys.readouterr().out
+    result = json.loads((tmp_path / "rain/tiny/decay/seed-0/result.json").read_text())
+    assert f"psnr            {result['metrics']['psnr']:10.4f}" in evaluated
+    assert main(["list"]) == 0
+    assert "rain: rain removal" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "snow"], "unknown task 'snow'"),
+        (["train", "rain", "--preset", "huge"], "unknown preset 'huge' of rain"),
+        (["train", "rain", "--method", "magic"], "unknown method 'magic'"),
+        (["train", "rain", "--device", "quantum"], "--device quantum: "),
+        (["train", "rain", "--precision", "8"], "--precision: expected one of 32, bf16-mixed"),
+        (["compare", "rain"], "expected finished runs in"),
+        (["evaluate", "snow/eqreg"], "found no snow/eqreg.safetensors"),
+        (["run", "rain", "--methods", "magic"], r"has no ['magic']"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(tmp_path, capsys, arguments, message):
+    out = [] if arguments[0] == "evaluate" else ["--out", str(tmp_path)]
+    assert main([*arguments, *out]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.startswith("eqreg: ") and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_stops_the_command_and_the_next_call_goes_on(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        Rain, "presets", {"tiny": Preset(**{**TINY.__dict__, "steps": 400, "watch": 200})}
+    )
+    whole = tmp_path / "whole"
+    arguments = ["train", "rain", "--preset", "tiny", "--lr", "1e-3", "--device", "cpu"]
+    assert main([*arguments, "--out", str(whole)]) == 0
+    before = signal.getsignal(signal.SIGTERM)
+    log = Path(tmp_path / "cut/rain/tiny/plain/seed-0/log.jsonl")
+
+    def kill_when_it_runs():
+        while not log.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=kill_when_it_runs)
+    thread.start()
+    assert main([*arguments, "--out", str(tmp_path / "cut")]) == campaign.STOPPED
+    thread.join()
+    assert "of 400 steps; call again to go on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert main([*arguments, "--out", str(tmp_path / "cut")]) == 0
+    results = [
+        json.loads((base / "rain/tiny/plain/seed-0/result.json").read_text())["metrics"]
+        for base in (whole, tmp_path / "cut")
+    ]
+    assert results[0] == results[1]
+
+
+def test_event_files_for_tensorboard(tiny, tmp_path):
+    arguments = ["train", "rain", "--preset", "tiny", "--out", str(tmp_path), "--device", "cpu"]
+    assert main([*arguments, "--tensorboard"]) == 0
+    (events,) = (tmp_path / "rain/tiny/plain/seed-0/events").iterdir()
+    assert b"val_psnr" in events.read_bytes()
+
+
+def test_a_folder_that_cannot_be_written(tiny, tmp_path):
+    (tmp_path / "rain").write_text("in the way")
+    with pytest.raises((CheckpointError, OSError), match="rain"):
+        train(run(), tmp_path)
+
+
+def test_threads_are_set_for_bitwise_results(tiny, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        main(
+            [
+                "train",
+                "rain",
+                "--preset",
+                "tiny",
+                "--out",
+                str(tmp_path),
+                "--threads",
+                "1",
+                "--device",
+                "cpu",
+            ]
+        )
+        assert torch.get_num_threads() == 1
+        result = json.loads((tmp_path / "rain/tiny/plain/seed-0/result.json").read_text())
+        assert result["stamp"]["device"].startswith("CPU, 1 thread, ")
+    finally:
+        torch.set_num_threads(before)
