@@ -11,6 +11,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # quick, full or paper: how long the chapters train.
 EQREG_MODE ?= quick
 PORT ?= 8000
+JOBS ?= 6
 export EQREG_MODE TORCH_INDEX
 # Without cached byte code every kernel spends ten seconds on compiling torch's modules.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +32,7 @@ CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup book serve test lint types unit notebooks browser bench artifacts sync lock wheel clean
+.PHONY: help setup book serve test lint types unit notebooks browser bench artifacts gpu sync lock wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,7 +97,12 @@ bench: setup ## time and memory, printed as ratios
 	@set -e; for name in import_time cost; do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
 
 artifacts: setup ## the long runs whose results artifacts/ holds (hours on one core; the last two go on where they stopped)
-	@set -e; for name in rain13 soft dial; do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for task in rain inpainting classification; do $(BIN)/python -m eqreg run $$task --preset cpu && \
+		$(BIN)/python -m eqreg compare $$task --preset cpu --keep artifacts; done
+	@set -e; for name in rain13 soft dial classification scale kills $(if $(EQREG_DATA),ct_simulator); do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
+
+gpu: setup ## what GPU.md lists as pending; MINUTES=9 stops in time, JOBS=6 share the card, call again to go on
+	$(BIN)/python benchmarks/gpu.py --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(EQREG_DATA),--data "$(EQREG_DATA)")
 
 sync: setup ## rewrite badges, links and versions from _config.yml and pyproject.toml
 	$(BIN)/python book/scripts/sync.py

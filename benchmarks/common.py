@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
-import eqreg
+from eqreg._stamp import code_version, device_name, today
+from eqreg.data.crops import RandomCrops
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,46 +18,19 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def random_crops(pair: torch.Tensor, crop: int, batch: int):
+def random_crops(pair: torch.Tensor, crop: int, batch: int) -> RandomCrops:
     """A sampler for `fit`: crops of the same places of (2, n, C, H, W), degraded and clean."""
-    number, side = pair.shape[1], pair.shape[-1]
-
-    def sample(generator):
-        which = torch.randint(number, (batch,), generator=generator).tolist()
-        corners = torch.randint(side - crop + 1, (batch, 2), generator=generator).tolist()
-        crops = [
-            pair[:, i, :, top : top + crop, left : left + crop]
-            for i, (top, left) in zip(which, corners, strict=True)
-        ]
-        x, y = torch.stack(crops, 1)
-        return x, y
-
-    return sample
+    return RandomCrops(*pair, crop=crop, batch=batch)
 
 
 def stamp(seeds, hours: float) -> dict:
     return {
-        "device": f"CPU, 1 thread, {processor()}",
-        "date": datetime.date.today().isoformat(),
-        "version": f"eqreg {eqreg.__version__}{commit()}, torch {torch.__version__}",
+        "device": device_name(),
+        "date": today(),
+        "version": code_version(),
         "seeds": list(seeds),
         "hours": round(hours, 2),
     }
-
-
-def commit() -> str:
-    """`` (commit abc1234)`` in a checkout, nothing elsewhere."""
-    run = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
-    return f" (commit {run.stdout.strip()})" if run.returncode == 0 else ""
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = info.read_text().splitlines() if info.is_file() else []
-    models = [line.split(":")[1].strip() for line in names if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def report(line: str) -> None:

@@ -228,7 +228,7 @@ def _compare(
         raise ValueError(
             f"layer {name!r} put out {z.shape[1]} channels, but its field {field!r} has {field.channels}"
         )
-    # Half precision would lose the small difference of two large numbers.
+    # In half precision squares over- and underflow, and a long mean loses its small terms.
     wide = torch.promote_types(z.dtype, torch.float32)
     with _saving_outside_checkpoints():
         # split, not slices: its backward is one concatenation instead of two zero-padded copies.

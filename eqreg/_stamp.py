@@ -23,7 +23,10 @@ def device_name(device: torch.device | str = "cpu") -> str:
 
 
 def code_version() -> str:
-    """``"eqreg 0.1.0 (commit abc1234), torch 2.13.0"``; the commit only in a checkout."""
+    """``"eqreg 0.1.0 (commit abc1234), torch 2.13.0"``; the commit only in a checkout.
+
+    ``with changes`` follows the commit if files of the library differ from it.
+    """
     try:
         version = metadata.version("eqreg")
     except metadata.PackageNotFoundError:  # run from a folder of sources
@@ -40,12 +43,18 @@ def _commit() -> str:
     if not (_CHECKOUT / ".git").exists():
         return ""
     try:
-        run = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=_CHECKOUT, capture_output=True, text=True
+        commit, changes = (
+            subprocess.run(["git", *words], cwd=_CHECKOUT, capture_output=True, text=True)
+            for words in (
+                ("rev-parse", "--short", "HEAD"),
+                ("status", "--porcelain", "--", "eqreg"),
+            )
         )
     except OSError:  # no git
         return ""
-    return f" (commit {run.stdout.strip()})" if run.returncode == 0 else ""
+    if commit.returncode:
+        return ""
+    return f" (commit {commit.stdout.strip()}{' with changes' if changes.stdout.strip() else ''})"
 
 
 def _processor() -> str:

@@ -15,11 +15,12 @@ _PLACES = (_PACKAGE / "_artifacts", _PACKAGE.parent / "artifacts")
 _STAMP = ("device", "date", "version", "seeds", "hours")
 
 
-def load_artifact(name: str) -> dict[str, Any]:
+def load_artifact(name: str, *otherwise: str) -> dict[str, Any]:
     """Read ``artifacts/<name>.json``.
 
     Args:
-        name: without folder and ending, for example ``"rain13"``.
+        name: without folder and ending, for example ``"rain-full"``.
+        otherwise: names to take, in this order, where it does not exist, such as ``"rain-cpu"``.
 
     Returns:
         The content. Its ``"stamp"`` says where the numbers come from: device, date, code version,
@@ -32,11 +33,13 @@ def load_artifact(name: str) -> dict[str, Any]:
     >>> sorted(load_artifact("rain13")["stamp"])
     ['date', 'device', 'hours', 'seeds', 'version']
     """
-    paths = [place / f"{name}.json" for place in _PLACES]
+    names = (name, *otherwise)
+    paths = [place / f"{n}.json" for n in names for place in _PLACES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(
-            f"load_artifact: expected {name}.json at {' or '.join(map(str, paths))}, found none"
+            f"load_artifact: expected {' or '.join(n + '.json' for n in names)} at "
+            f"{' or '.join(map(str, paths))}, found none"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

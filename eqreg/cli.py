@@ -53,7 +53,8 @@ def _train(options: argparse.Namespace) -> int:
     watch = tensorboard(run.folder(options.out) / "events") if options.tensorboard else None
     with _how(options) as how:
         result = train(run, options.out, watch=watch, **how)
-    _print_metrics(result["metrics"])
+    if how["fabric"] is None or how["fabric"].is_global_zero:
+        _print_metrics(result["metrics"])
     return 0
 
 

@@ -3,8 +3,9 @@
     from eqreg.methods import METHODS, prepare
 
 Names: ``plain``, ``augmentation``, ``strict`` (equal width), ``strict-equal`` (equal parameters),
-``pairs`` (EQ-Reg without its penalty), ``eqreg``, ``decay`` and ``augmentation-decay``. A group's name
-appended, as in ``eqreg-C4``, replaces the group that the task would choose.
+``pairs`` (EQ-Reg without its penalty), ``eqreg``, ``decay``, ``augmentation-decay`` and ``start-decay``
+(decay from weights that are equivariant to begin with). A group's name appended, as in ``eqreg-C4``,
+replaces the group that the task would choose.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ._plan import Selector
+from ._plan import Fields, Selector
 from .groups import C2, C4, C8, D4, Group
-from .projection import EquivarianceDecay
+from .projection import EquivarianceDecay, equivariant_init_
 from .regularizer import EquivarianceRegularizer
 from .strict import equivariant
 
@@ -38,6 +39,7 @@ class Method:
         pairs: pass each image together with a turned copy (EQ-Reg; half the images per step).
         labels: whether the turned copies carry labels.
         decay: shrink the weights towards symmetry after each step.
+        start: begin with equivariant weights of full power; a decay of random ones fades the signal.
         strengths: values of lambda, or of the decay, that tuning tries; empty: nothing to tune.
         objective: name of the task's own objective in place of its loss, for self-supervised rows.
     """
@@ -48,6 +50,7 @@ class Method:
     pairs: bool = False
     labels: bool = True
     decay: bool = False
+    start: bool = False
     strengths: tuple[float, ...] = ()
     objective: str | None = None
 
@@ -62,6 +65,9 @@ METHODS: Mapping[str, Method] = {
     "decay": Method("decay towards symmetric weights", decay=True, strengths=DECAYS),
     "augmentation-decay": Method(
         "augmentation and decay together", augment=True, decay=True, strengths=DECAYS
+    ),
+    "start-decay": Method(
+        "decay from equivariant weights", decay=True, start=True, strengths=DECAYS
     ),
 }
 
@@ -128,16 +134,18 @@ def prepare(
     *,
     twin: Any = equivariant,
     layers: Selector | Iterable[Selector] | None = None,
+    fields: Fields | None = None,
     seed: int = 0,
 ) -> Prepared:
     """Turn a plain model into the one that ``row`` trains, and say how ``fit`` trains it.
 
     Args:
         row: the method and its group.
-        model: plain; not changed.
+        model: plain; a strict row leaves it alone and gives its twin, an equivariant start changes it.
         strength: lambda of EQ-Reg or strength of the decay.
         twin: called as ``twin(model, group, match=...)`` for strict rows.
         layers: which layers EQ-Reg and the decay act on; the default plan if None.
+        fields: types of their outputs where the plan's guess is wrong.
         seed: of the elements that EQ-Reg draws.
     """
     method = row.method
@@ -149,9 +157,13 @@ def prepare(
     if method.pairs and row.group is not None:
         generator = torch.Generator().manual_seed(seed)
         settings["regularizer"] = EquivarianceRegularizer(
-            model, row.group, layers=layers, generator=generator
+            model, row.group, layers=layers, fields=fields, generator=generator
         )
         settings |= {"lam": strength, "label_pairs": method.labels}
+    if method.start and row.decay_group is not None:
+        equivariant_init_(model, row.decay_group, layers=layers, fields=fields)
     if method.decay and row.decay_group is not None:
-        settings["decay"] = EquivarianceDecay(model, row.decay_group, strength, layers=layers)
+        settings["decay"] = EquivarianceDecay(
+            model, row.decay_group, strength, layers=layers, fields=fields
+        )
     return Prepared(model, settings)

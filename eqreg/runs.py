@@ -77,7 +77,7 @@ def prepared(
     row = Row.parse(run.method, task.right, task.full, task.methods)
     torch.manual_seed(run.seed)
     made = prepare(
-        row, task.model(preset), run.strength, twin=task.twin, layers=task.layers,
+        row, task.model(preset), run.strength, twin=task.twin, layers=task.layers, fields=task.fields,
         seed=run.seed + _DEPENDENT,
     )  # fmt: skip
     settings: dict[str, Any] = {**made.settings, "loss": task.loss}
@@ -203,7 +203,9 @@ def _rebuilt(settings: dict[str, Any], model: nn.Module, task: Task) -> dict[str
     if "regularizer" not in settings:
         return {}
     old = settings["regularizer"]
-    new = type(old)(model, old.group, layers=task.layers, generator=old.generator)
+    new = type(old)(
+        model, old.group, layers=task.layers, fields=task.fields, generator=old.generator
+    )
     return {"regularizer": new}
 
 

@@ -8,8 +8,8 @@ counter-clockwise as displayed, the direction in which :func:`eqreg.actions.rota
 streaks of ``angle=0`` turned by one quarter are those of ``angle=90``.
 
 Reference: the convolutional form of R follows Wang, Xie, Zhao, Meng, "A Model-Driven Deep Neural
-    Network for Single Image Rain Removal", CVPR 2020, eq. (2). The streak shapes and their law are
-    ours.
+Network for Single Image Rain Removal", CVPR 2020, eq. (2). The streak shapes and their law are
+ours.
 Taught in: notebooks/13_rain.ipynb
 """
 

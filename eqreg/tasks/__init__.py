@@ -14,7 +14,7 @@ from ._task import Preset, Task
 __all__ = ["NAMES", "Preset", "Task", "get_task"]
 
 # name -> class, in the module of that name; modules are imported when a task is asked for.
-NAMES = {"rain": "Rain"}
+NAMES = {"rain": "Rain", "inpainting": "Inpainting", "classification": "Classification"}
 
 
 def get_task(name: str) -> Task:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._plan import Selector
+from .._plan import Fields, Selector
 from .._step import Objective
 from ..groups import Group
 from ..methods import METHODS, Method
@@ -29,7 +29,7 @@ class Preset:
     Attributes:
         steps: optimizer steps of a run.
         images: images through the network per step; the paired methods draw half as many.
-        methods: rows of the comparison, names as in :mod:`eqreg.methods`.
+        methods: rows of the comparison, names as in ``eqreg.methods``.
         seeds: of the reported runs. They decide weights, data and order, alike for all methods.
         rates: learning rates that tuning tries, on validation images.
         tuning_steps: length of a tuning run.
@@ -66,6 +66,7 @@ class Task(ABC):
         methods: rows that exist; a task may add its own.
         score: the metric of :meth:`evaluate` that tuning maximises.
         layers: what EQ-Reg and the decay act on; None is the default plan.
+        fields: types of their outputs where the plan's guess is wrong.
     """
 
     name: ClassVar[str]
@@ -76,6 +77,7 @@ class Task(ABC):
     methods: ClassVar[Mapping[str, Method]] = METHODS
     score: ClassVar[str] = "psnr"
     layers: ClassVar[Selector | Iterable[Selector] | None] = None
+    fields: ClassVar[Fields | None] = None
 
     @abstractmethod
     def model(self, preset: Preset) -> nn.Module:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -305,6 +306,16 @@ def test_when_the_time_is_up_jobs_are_asked_to_stop(monkeypatch, tmp_path):
     )
     assert (tmp_path / "ready").exists() and mark.exists()
     assert time.monotonic() - start < 30 and len(left) == 1 and failed == {}
+
+
+def test_gpu_md_lists_runs_that_exist():
+    text = (Path(__file__).parents[2] / "GPU.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```runs\n(.*?)```", text, re.DOTALL)
+    for line in block.split("\n")[:-1]:
+        task, preset = line.split()
+        known = get_task(task).preset(preset)
+        count = f"{len(known.methods)} tunings, {len(known.methods) * len(known.seeds)} trainings"
+        assert f"| {line} | {count} |" in text
 
 
 # ---- the command

@@ -167,6 +167,7 @@ def test_artifacts_are_read_from_the_first_place_that_has_them(tmp_path, monkeyp
     monkeypatch.setattr(artifacts, "_PLACES", (tmp_path / "wheel", tmp_path))
     (tmp_path / "run.json").write_text(json.dumps({"stamp": STAMP, "rows": [1]}))
     assert load_artifact("run")["rows"] == [1]
+    assert load_artifact("better", "run")["rows"] == [1]
 
 
 def test_artifacts_need_a_file_json_and_a_stamp(tmp_path, monkeypatch):

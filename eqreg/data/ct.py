@@ -1,0 +1,203 @@
+"""Loaders of CT slices: folders of DICOM, PNG or NumPy files, and the slices inside pydicom's wheel.
+
+Everything comes as CT numbers in HU, float32 (H, W), from -1000: what is below air (padding outside the
+field of view, undershoot of a reconstruction) becomes air. Nothing here downloads.
+
+Taught in: notebooks/14
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._extras import require
+
+AIR = -1000.0
+# Padding goes down to -3024, reconstructions of metal up to 20000. Beyond this, values are no CT numbers.
+_LOWEST, _HIGHEST = -4096.0, 32767.0
+# HU = value - 32768 in the 16-bit PNG files of DeepLesion.
+PNG_OFFSET = 32768
+_SUFFIXES = (".dcm", ".png", ".npy")
+# Inside pydicom's wheel: lossless, and readable with Pillow alone.
+_BUNDLED = {"head": "J2K_pixelrep_mismatch.dcm", "spine": "CT_small.dcm"}
+
+
+def read_ct(path: str | Path, *, offset: int = PNG_OFFSET) -> Tensor:
+    """Read one slice as CT numbers.
+
+    * ``.dcm``: ``slope * value + intercept`` of the file; declared padding values become air. A MONOCHROME1
+      file is displayed inverted, but its CT numbers are not, so they are taken as they are.
+    * ``.png``: 16 bit, HU = value - ``offset``.
+    * ``.npy``: HU, integer or floating.
+
+    Args:
+        path: the file.
+        offset: of PNG files.
+
+    Returns:
+        (H, W) float32 in HU, at least -1000.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another format, a file that cannot be decoded, more than one image in it, CT numbers that
+            are not finite or outside [-4096, 32767]. The message names the file.
+        ImportError: without pydicom or Pillow (``pip install "eqreg[tasks]"``).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"read_ct: expected a CT slice, found no file {path}")
+    readers = {".dcm": _read_dicom, ".npy": _read_npy, ".png": lambda p: _read_png(p, offset)}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"read_ct: expected one of {', '.join(_SUFFIXES)}, got {path}")
+    try:
+        hu = readers[path.suffix.lower()](path)
+    except ImportError:
+        raise
+    except Exception as error:  # decoders of damaged files raise what they like
+        raise ValueError(f"read_ct: could not read {path}: {error}") from error
+    return torch.from_numpy(_checked(hu, path))
+
+
+class CTFolder:
+    """The CT slices of a folder and its subfolders, in the order of their paths.
+
+    Args:
+        root: the folder.
+        offset: of PNG files, as for :func:`read_ct`.
+        size: resize the slices to this side, see :func:`resize_ct`. None: as they are.
+
+    ``folder[i]`` reads slice ``i`` as (H, W) HU; ``folder.paths`` are the files.
+
+    Raises:
+        FileNotFoundError: no such folder, or no ``.dcm``, ``.png`` or ``.npy`` file in it.
+    """
+
+    def __init__(
+        self, root: str | Path, *, offset: int = PNG_OFFSET, size: int | None = None
+    ) -> None:
+        self.root, self.offset, self.size = Path(root), offset, size
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"CTFolder: expected a folder, found none at {self.root}")
+        self.paths = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        if not self.paths:
+            raise FileNotFoundError(
+                f"CTFolder: expected {', '.join(_SUFFIXES)} files in {self.root}, found none"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        hu = read_ct(self.paths[index], offset=self.offset)
+        return hu if self.size is None else resize_ct(hu, self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"CTFolder({str(self.root)!r}): {len(self)} slices"
+
+
+def bundled_ct() -> dict[str, Tensor]:
+    """The CT slices inside pydicom's wheel.
+
+    Returns:
+        "head" (512, 512) and "spine" (128, 128), float32 in HU.
+
+    Raises:
+        FileNotFoundError: the installed wheel does not hold a slice.
+        ImportError: without pydicom (``pip install "eqreg[tasks]"``).
+
+    >>> {name: tuple(hu.shape) for name, hu in bundled_ct().items()}
+    {'head': (512, 512), 'spine': (128, 128)}
+    """
+    home = Path(str(require("pydicom", extra="tasks").__file__)).parent / "data" / "test_files"
+    slices = {}
+    for name, file in _BUNDLED.items():
+        if not (home / file).is_file():
+            raise FileNotFoundError(
+                f"bundled_ct: expected {file} inside the installed pydicom, found no {home / file}"
+            )
+        slices[name] = read_ct(home / file)
+    return slices
+
+
+def resize_ct(hu: Tensor, size: int) -> Tensor:
+    """Fit a slice into a square of the given side: bilinear, averaging where it shrinks, air around.
+
+    Args:
+        hu: (H, W) in HU.
+        size: pixels, positive.
+
+    Returns:
+        (size, size).
+
+    Raises:
+        ValueError: ``size`` is not positive, or ``hu`` no single slice.
+    """
+    if hu.ndim != 2 or size < 1:
+        raise ValueError(
+            f"resize_ct: expected one slice (H, W) and a positive size, got shape {tuple(hu.shape)} and {size}"
+        )
+    height, width = hu.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    around = (left, side - width - left, top, side - height - top)
+    square = F.pad(hu, around, value=AIR)[None, None]
+    if side == size:
+        return square[0, 0]
+    return F.interpolate(square, (size, size), mode="bilinear", antialias=True)[0, 0]
+
+
+def _read_dicom(path: Path) -> np.ndarray[Any, Any]:
+    pydicom = require("pydicom", extra="tasks")
+    file = pydicom.dcmread(path)
+    if getattr(file, "Modality", "CT") != "CT":
+        raise ValueError(f"expected modality CT, got {file.Modality}")
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if not hasattr(file, name):
+            raise ValueError(f"expected {name}, without which values are no CT numbers")
+    values = file.pixel_array
+    if values.ndim != 2:
+        raise ValueError(f"expected one grey image, got values of shape {values.shape}")
+    hu = values.astype(np.float32) * float(file.RescaleSlope) + float(file.RescaleIntercept)
+    padding = getattr(file, "PixelPaddingValue", None)
+    if padding is not None:
+        limit = getattr(file, "PixelPaddingRangeLimit", padding)
+        low, high = sorted((int(padding), int(limit)))
+        hu[(values >= low) & (values <= high)] = AIR
+    return hu.astype(np.float32)
+
+
+def _read_png(path: Path, offset: int) -> np.ndarray[Any, Any]:
+    with require("PIL.Image", extra="tasks").open(path) as picture:
+        values = np.array(picture)
+        mode = picture.mode
+    if not mode.startswith("I"):
+        raise ValueError(f"expected a 16-bit grey PNG, got mode {mode}")
+    return values.astype(np.float32) - offset
+
+
+def _read_npy(path: Path) -> np.ndarray[Any, Any]:
+    return np.load(path, allow_pickle=False).astype(np.float32)
+
+
+def _checked(hu: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
+    if hu.ndim != 2 or 0 in hu.shape:
+        raise ValueError(f"read_ct: expected one slice (H, W) in {path}, got shape {hu.shape}")
+    bad = int((~np.isfinite(hu)).sum())
+    if bad:
+        raise ValueError(f"read_ct: expected finite CT numbers in {path}, got {bad} NaN or Inf")
+    if hu.min() < _LOWEST or hu.max() > _HIGHEST:
+        raise ValueError(
+            f"read_ct: expected CT numbers in [-4096, 32767] HU in {path}, got "
+            f"[{hu.min():g}, {hu.max():g}]; is the offset right?"
+        )
+    return np.maximum(hu, np.float32(AIR))

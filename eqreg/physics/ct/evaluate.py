@@ -1,0 +1,114 @@
+"""How restored CT images are judged: the published protocol, and errors in HU.
+
+The published numbers compare display images. Attenuation is clamped to [0, 0.5]/cm, stretched to 8 bit,
+set to 0 in the metal, and compared over all pixels, metal included, with a peak of 255.
+
+Reference: the evaluation that goes with Wang et al., "DICDNet", IEEE TMI 41(4), 2021.
+Taught in: notebooks/14
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from ...metrics import ssim
+from .units import MU_WATER
+
+# 1/cm: white in the display images.
+WINDOW = 0.5
+_PEAK = 255.0
+# Smallest area in pixels of each group, from large to small implants. The ten published test masks fall
+# into pairs: (2061, 890), (881, 451), (254, 124), (118, 112), (53, 35).
+SIZE_GROUPS = (886, 353, 121, 83, 0)
+
+
+def display(mu: Tensor, metal: Tensor) -> Tensor:
+    """Images as the protocol compares them: whole numbers from 0 to 255, 0 in the metal.
+
+    Args:
+        mu: (..., H, W) in 1/cm.
+        metal: bool, broadcastable to ``mu``.
+
+    Raises:
+        TypeError: ``metal`` is not bool.
+        ValueError: the shapes do not fit.
+    """
+    metal = _fitting(metal, mu)
+    return torch.round(mu.clamp(0, WINDOW) / WINDOW * _PEAK) * ~metal
+
+
+def mar_psnr(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
+    """PSNR of the published protocol in dB.
+
+    Args:
+        mu: restored images (..., H, W) in 1/cm.
+        truth: images without metal, same shape or broadcastable.
+        metal: bool, broadcastable.
+
+    Returns:
+        (...,); infinite for equal display images.
+    """
+    difference = display(mu, metal) - display(truth.expand_as(mu), metal)
+    return 10 * torch.log10(_PEAK**2 / difference.double().square().mean((-2, -1)))
+
+
+def mar_ssim(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
+    """SSIM of the protocol's display images; arguments as for :func:`mar_psnr`."""
+    x, y = display(mu, metal), display(truth.expand_as(mu), metal)
+    flat = (t.reshape(-1, 1, *t.shape[-2:]) for t in (x, y))
+    return ssim(*flat, data_range=_PEAK).reshape(mu.shape[:-2])
+
+
+def rmse_hu(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
+    """Root mean square error in HU over the pixels outside the metal; arguments as for :func:`mar_psnr`.
+
+    Raises:
+        ValueError: an image is all metal.
+    """
+    outside = ~_fitting(metal, mu)
+    pixels = outside.sum((-2, -1))
+    if not pixels.all():
+        raise ValueError("rmse_hu: an image is all metal, so no pixel is left to compare")
+    squares = ((mu - truth.expand_as(mu)).double() * (1000 / MU_WATER)).square()
+    return ((squares * outside).sum((-2, -1)) / pixels).sqrt()
+
+
+def size_group(area: int) -> int:
+    """Group of an implant by its area in pixels of a 416 x 416 image: 0 (large) to 4 (small).
+
+    >>> [size_group(a) for a in (2061, 890, 881, 451, 254, 124, 118, 112, 53, 35)]
+    [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    """
+    if area < 1:
+        raise ValueError(f"size_group: expected a positive area, got {area}")
+    return next(i for i, smallest in enumerate(SIZE_GROUPS) if area >= smallest)
+
+
+def by_size(values: Iterable[float], areas: Iterable[int]) -> dict[int, float]:
+    """Mean of ``values`` in each group of sizes that occurs; the table of the papers.
+
+    Args:
+        values: one number per case.
+        areas: of their implants, in pixels of a 416 x 416 image.
+
+    Raises:
+        ValueError: not as many values as areas.
+    """
+    groups: dict[int, list[float]] = {}
+    for value, area in zip(values, areas, strict=True):
+        groups.setdefault(size_group(area), []).append(float(value))
+    return {group: sum(found) / len(found) for group, found in sorted(groups.items())}
+
+
+def _fitting(metal: Tensor, mu: Tensor) -> Tensor:
+    if metal.dtype != torch.bool:
+        raise TypeError(f"expected a bool mask of the metal, got {metal.dtype}")
+    try:
+        return metal.expand(mu.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"a mask of shape {tuple(metal.shape)} does not fit images of shape {tuple(mu.shape)}"
+        ) from None

@@ -1,0 +1,122 @@
+"""From line integrals of materials to what a detector counts, and back to line integrals.
+
+Everything is a pure function of tensors of any shape. Line integrals ``p`` are given at the beam's
+reference energy and have no unit; a material that is relatively ``r(E)`` as opaque at energy E weakens
+it by ``exp(-r(E) p)``.
+
+Taught in: notebooks/14
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .spectra import Array, Beam
+from .units import mu_to_hu
+
+# Path lengths in cm of water over which the beam-hardening correction is fitted.
+_WATER_CM = 50.0
+_WATER_STEP = 0.05
+
+
+def decompose(mu: Tensor, *, water_hu: float = 100.0, bone_hu: float = 1500.0) -> dict[str, Tensor]:
+    """Split an image into water and bone that add up to it.
+
+    Below ``water_hu`` everything is water, above ``bone_hu`` bone, in between linearly mixed.
+
+    Args:
+        mu: attenuation in 1/cm.
+        water_hu, bone_hu: HU, increasing.
+
+    Returns:
+        {"water": ..., "bone": ...}, shaped like ``mu``, in 1/cm.
+
+    Raises:
+        ValueError: the thresholds do not increase.
+    """
+    if not water_hu < bone_hu:
+        raise ValueError(f"decompose: expected water_hu < bone_hu, got {water_hu} and {bone_hu}")
+    share = ((mu_to_hu(mu) - water_hu) / (bone_hu - water_hu)).clamp(0, 1)
+    bone = share * mu
+    return {"water": mu - bone, "bone": bone}
+
+
+def transmission(paths: Mapping[str, Tensor], beam: Beam) -> Tensor:
+    """Part of the photons that arrive: ``sum_E w(E) exp(-sum_m r_m(E) p_m)``.
+
+    Args:
+        paths: material -> line integrals at the reference energy, equal shapes.
+        beam: the spectrum.
+
+    Returns:
+        Like one of the paths, in (0, 1].
+
+    Raises:
+        ValueError: no path, or a material that the beam does not have.
+    """
+    if not paths:
+        raise ValueError("transmission: expected the path of at least one material, got none")
+    relative = {m: beam.relative(m) for m in paths}
+    total = torch.zeros_like(next(iter(paths.values())))
+    for i, weight in enumerate(beam.weights):
+        exponent = sum(-float(relative[m][i]) * p for m, p in paths.items())
+        total = total + float(weight) * torch.exp(exponent)  # type: ignore[arg-type]
+    return total
+
+
+def polychromatic(paths: Mapping[str, Tensor], beam: Beam) -> Tensor:
+    """Line integrals as the detector sees them, ``-ln`` of the transmission; arguments as there."""
+    return -torch.log(transmission(paths, beam))
+
+
+def measure(
+    p: Tensor, photons: float, scatter: float = 0.0, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Count photons: ``-ln(n / photons)`` with ``n`` Poisson around ``photons exp(-p) + scatter``.
+
+    The expected count is rounded to a whole number, and a cell that counts nothing counts 1, as in
+    the published simulation.
+
+    Args:
+        p: line integrals, any shape.
+        photons: emitted towards each cell.
+        scatter: mean number of photons that arrive by other ways.
+        generator: source of the randomness, on the device of ``p``.
+
+    Raises:
+        ValueError: ``photons`` is not positive, or ``scatter`` negative.
+    """
+    if not photons > 0 or not scatter >= 0:
+        raise ValueError(
+            f"measure: expected photons > 0 and scatter >= 0, got {photons} and {scatter}"
+        )
+    # float32 cannot hold every whole number up to 2e7.
+    expected = torch.round(photons * torch.exp(-p.double())) + scatter
+    counts = torch.poisson(expected, generator=generator).clamp(min=1)
+    return -torch.log(counts / photons).to(p.dtype)
+
+
+def water_correction(beam: Beam) -> Array:
+    """Cubic that makes a water phantom's measured line integrals linear in its thickness.
+
+    ``c`` minimises ``sum (c1 p + c2 p^2 + c3 p^3 - L)^2`` for 0 to 50 cm of water in steps of 0.05 cm, where
+    ``p`` is what the beam measures and ``L`` the line integral at the reference energy.
+
+    Returns:
+        (3,) coefficients of ``p``, ``p^2``, ``p^3``.
+    """
+    cm = np.arange(0, _WATER_CM + _WATER_STEP / 2, _WATER_STEP)
+    arriving = np.exp(-np.outer(cm, beam.attenuation["water"])) @ beam.weights
+    p = -np.log(arriving)
+    powers = np.stack([p, p**2, p**3], 1)
+    return np.linalg.lstsq(powers, cm * beam.at_reference["water"], rcond=None)[0]
+
+
+def correct(p: Tensor, coefficients: Array) -> Tensor:
+    """Apply a beam-hardening correction ``c1 p + c2 p^2 + c3 p^3``, cell by cell."""
+    a, b, c = (float(value) for value in coefficients)
+    return p * (a + p * (b + p * c))

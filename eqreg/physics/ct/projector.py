@@ -1,0 +1,225 @@
+"""Line integrals of images and their adjoint, through one quarter of the scanner.
+
+The views of the second quarter of the circle see the image as those of the first see the image turned
+back by 90 degrees. So one sparse matrix of ``views/4`` views serves all four quarters: the operator
+takes a quarter of the memory, and it is exactly equivariant, because turning the image only changes
+which of the four numbers in a row is computed first.
+
+Taught in: notebooks/14
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..._extras import require
+from ._cache import cache_folder, cached
+from ._matrix import CSR, backprojector, joseph
+from .geometry import Geometry, check_images, check_sinograms
+
+_QUARTERS = 4
+# Images that go through the matrix together. More of them read it less often; on a processor their
+# rows then leave its cache, which costs more.
+_TOGETHER = {"cpu": 1, "cuda": 16}
+
+
+class QuarterOperator:
+    """A linear map between images and sinograms, given by its matrix for the first quarter.
+
+    Args:
+        geometry: of the scanner.
+        matrix: a CSR triple; rows are cells and columns pixels, or with ``by_pixels`` the reverse.
+        by_pixels: which of the two.
+        scale: a factor of all values.
+        device, dtype: where and in which precision the matrix is held; float32 or float64.
+
+    Both directions are differentiable, batched, and the exact transposes of each other (the second one
+    is built when it is first asked for). Several operators may share one CSR triple.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        matrix: CSR,
+        *,
+        by_pixels: bool = False,
+        scale: float = 1.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"a projector computes in float32 or float64, got {dtype}")
+        self.geometry = geometry
+        self.device = torch.device(device or "cpu")
+        self.dtype = dtype
+        self._scale = scale
+        self._shape = (geometry.views // _QUARTERS * geometry.bins, geometry.size**2)
+        self._by_pixels = by_pixels
+        self._csr = matrix
+        # The matrix with rows of cells, and that with rows of pixels.
+        self._matrices: dict[bool, Tensor] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.geometry!r}, device={str(self.device)!r})"
+
+    def project(self, x: Tensor) -> Tensor:
+        """Sinograms (..., views, bins) of images (..., size, size).
+
+        Raises:
+            TypeError, ValueError: not a float tensor of this size on this device.
+        """
+        check_images(x, self.geometry, "project")
+        return _Apply.apply(self._prepared(x, "project"), self, False)
+
+    def backproject(self, y: Tensor) -> Tensor:
+        """The transpose: images (..., size, size) of sinograms (..., views, bins).
+
+        Raises:
+            TypeError, ValueError: not a float tensor of this size on this device.
+        """
+        check_sinograms(y, self.geometry, "backproject")
+        return _Apply.apply(self._prepared(y, "backproject"), self, True)
+
+    def _prepared(self, t: Tensor, name: str) -> Tensor:
+        if t.device.type != self.device.type:
+            raise ValueError(f"{name}: the projector is on {self.device}, the tensor on {t.device}")
+        return t.to(self.dtype)
+
+    def _apply(self, t: Tensor, back: bool) -> Tensor:
+        lead = t.shape[:-2]
+        t = t.reshape(-1, *t.shape[-2:])
+        step = self._backward_chunk if back else self._forward_chunk
+        parts = (
+            [step(chunk) for chunk in t.split(_TOGETHER.get(self.device.type, 1))] if len(t) else []
+        )
+        sides = (self.geometry.size,) * 2 if back else (self.geometry.views, self.geometry.bins)
+        result = torch.cat(parts) if parts else t.new_zeros((0, *sides))
+        return result.reshape(*lead, *sides) * self._scale
+
+    def _forward_chunk(self, x: Tensor) -> Tensor:
+        # Quarter q sees the image turned back by q quarters.
+        turned = torch.stack([torch.rot90(x, -q, (-2, -1)) for q in range(_QUARTERS)])
+        columns = turned.reshape(_QUARTERS * len(x), -1).T.contiguous()
+        rays = self._matrix(by_pixels=False) @ columns
+        y = rays.T.reshape(_QUARTERS, len(x), -1, self.geometry.bins)
+        return y.transpose(0, 1).reshape(len(x), self.geometry.views, self.geometry.bins)
+
+    def _backward_chunk(self, y: Tensor) -> Tensor:
+        n = self.geometry.size
+        quarters = y.reshape(len(y), _QUARTERS, -1).transpose(0, 1)
+        columns = quarters.reshape(_QUARTERS * len(y), -1).T.contiguous()
+        pixels = self._matrix(by_pixels=True) @ columns
+        parts = pixels.T.reshape(_QUARTERS, len(y), n, n)
+        turned = [torch.rot90(parts[q], q, (-2, -1)) for q in range(_QUARTERS)]
+        return (turned[0] + turned[2]) + (turned[1] + turned[3])
+
+    def _matrix(self, *, by_pixels: bool) -> Tensor:
+        if by_pixels not in self._matrices:
+            csr = self._csr if by_pixels == self._by_pixels else self._transposed()
+            shape = self._shape[::-1] if by_pixels else self._shape
+            self._matrices[by_pixels] = self._tensor(csr, shape)
+        return self._matrices[by_pixels]
+
+    def _transposed(self) -> CSR:
+        sparse = require("scipy.sparse", extra="tasks")
+        shape = self._shape[::-1] if self._by_pixels else self._shape
+        pointers, columns, values = self._csr
+        turned = sparse.csr_matrix((values, columns, pointers), shape=shape).T.tocsr()
+        return CSR(turned.indptr, turned.indices, turned.data)
+
+    def _tensor(self, csr: CSR, shape: tuple[int, ...]) -> Tensor:
+        pointers, columns, values = (torch.from_numpy(array) for array in csr)
+        with warnings.catch_warnings():
+            # torch says once per process that this layout is in beta.
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+            matrix = torch.sparse_csr_tensor(
+                pointers, columns, values.to(self.dtype), size=shape, check_invariants=False
+            )
+            return matrix.to(self.device)
+
+
+class _Apply(torch.autograd.Function):
+    """One direction forwards is the other one backwards, whatever the order of the derivative."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, t: Tensor, *how: object) -> Tensor:
+        operator, back = how
+        ctx.operator, ctx.back = operator, back  # type: ignore[attr-defined]
+        return operator._apply(t, back)  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[object, ...]:
+        operator, back = ctx.operator, ctx.back  # type: ignore[attr-defined]
+        return _Apply.apply(grads[0], operator, not back), None, None
+
+
+class Projector(QuarterOperator):
+    """Line integrals of images in cm times the unit of the image, by Joseph's method.
+
+    ``project`` is the forward model, ``backproject`` its exact transpose, as an iterative method or a
+    network needs it. (The transpose is *not* what filtered back-projection uses: see the module ``fbp``.)
+
+    Args:
+        geometry: of the scanner.
+        device, dtype: where and in which precision; float32 by default.
+        cache: folder for large matrices. True: ``EQREG_CACHE`` or the user's cache folder; False:
+            keep nothing.
+
+    Raises:
+        TypeError: a precision other than float32 and float64.
+
+    >>> from eqreg.physics.ct import ParallelBeam
+    >>> a = Projector(ParallelBeam(size=8, views=4, bins=11))
+    >>> a.project(torch.ones(1, 8, 8)).shape
+    torch.Size([1, 4, 11])
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+        cache: bool | str | Path = True,
+    ) -> None:
+        matrix = cached("joseph", geometry, joseph, _folder(cache))
+        super().__init__(geometry, matrix, scale=geometry.pixel, device=device, dtype=dtype)
+
+
+class PixelDriven(QuarterOperator):
+    """The back-projection of filtered back-projection: every pixel looks up every view.
+
+    Args:
+        geometry: of the scanner.
+        power: of the weight R/U, depth from the source; 0 for none.
+        device, dtype: where and in which precision; float32 by default.
+
+    Its matrix is not kept on disk: building it is as fast as reading it.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        power: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(
+            geometry,
+            backprojector(geometry, power),
+            by_pixels=True,
+            scale=2 * torch.pi / geometry.views,
+            device=device,
+            dtype=dtype,
+        )
+
+
+def _folder(cache: bool | str | Path) -> Path | None:
+    if isinstance(cache, bool):
+        return cache_folder() if cache else None
+    return Path(cache)

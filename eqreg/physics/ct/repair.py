@@ -1,0 +1,152 @@
+"""Repairing a sinogram inside the shadow of the metal: linear interpolation, and NMAR.
+
+Taught in: notebooks/14
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .units import MU_WATER, mu_to_hu
+
+# NMAR's prior image: below the first number everything is air, above the second bone, HU.
+_AIR_HU, _BONE_HU = -500.0, 300.0
+_SMOOTHING = 1.0
+
+
+def interpolate_trace(y: Tensor, trace: Tensor) -> Tensor:
+    """LI: replace each view inside the trace by the line between the nearest cells outside it.
+
+    Cells outside the trace are returned bit by bit. A trace that reaches the end of the detector is
+    filled with the last value outside it. Differentiable.
+
+    Args:
+        y: sinograms (..., views, bins).
+        trace: bool, broadcastable to ``y``: the cells that metal shades.
+
+    Returns:
+        (..., views, bins).
+
+    Raises:
+        TypeError: ``trace`` is not bool.
+        ValueError: the shapes do not fit, or a view has no cell outside the trace.
+
+    >>> y = torch.tensor([[1.0, 9.0, 9.0, 4.0]])
+    >>> interpolate_trace(y, torch.tensor([[False, True, True, False]]))
+    tensor([[1., 2., 3., 4.]])
+
+    Reference: Kalender, Hebel, Ebersberger, "Reduction of CT Artifacts Caused by Metallic Implants",
+    Radiology 164(2), 1987.
+    """
+    trace = _checked(y, trace, "interpolate_trace")
+    bins = y.shape[-1]
+    cell = torch.arange(bins, device=y.device).expand(trace.shape)
+    left = torch.where(trace, -1, cell).cummax(-1).values
+    right = torch.where(trace, bins, cell).flip(-1).cummin(-1).values.flip(-1)
+    # At the ends of the detector one side is missing: the other one is used twice.
+    left, right = torch.where(left < 0, right, left), torch.where(right >= bins, left, right)
+    weight = (cell - left) / (right - left).clamp(min=1)
+    a, b = y.gather(-1, left), y.gather(-1, right)
+    return torch.where(trace, a + weight.to(y.dtype) * (b - a), y)
+
+
+def nmar(y: Tensor, trace: Tensor, prior: Tensor) -> Tensor:
+    """NMAR: divide by the sinogram of a prior image, interpolate, multiply back.
+
+    Where the prior is right the quotient is 1 across the trace, so edges that the prior has survive
+    the interpolation.
+
+    Args:
+        y: sinograms (..., views, bins).
+        trace: bool, broadcastable to ``y``.
+        prior: sinograms of the prior image, broadcastable to ``y``; see :func:`prior_image`.
+
+    Returns:
+        (..., views, bins); outside the trace, and without any trace, it is ``y``, bit by bit.
+
+    Raises:
+        TypeError, ValueError: as for :func:`interpolate_trace`.
+
+    Reference: Meyer et al., "Normalized Metal Artifact Reduction (NMAR) in Computed Tomography",
+    Medical Physics 37(10), 2010.
+    """
+    trace = _checked(y, trace, "nmar")
+    # Rays through air have no prior: there the quotient would be noise over nothing.
+    floor = 0.01 * prior.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(y.dtype).tiny)
+    prior = torch.maximum(prior, floor).expand_as(y)
+    return torch.where(trace, prior * interpolate_trace(y / prior, trace), y)
+
+
+def prior_image(mu: Tensor, metal: Tensor | None = None) -> Tensor:
+    """A cartoon of a CT image: air 0, soft tissue water, bone as it is.
+
+    Args:
+        mu: (..., H, W) in 1/cm, for example the LI image.
+        metal: bool mask; there the prior is water.
+
+    Returns:
+        (..., H, W) in 1/cm.
+    """
+    smooth = _gaussian(mu, _SMOOTHING)
+    if metal is not None:
+        smooth = torch.where(metal, MU_WATER, smooth)
+    hu = mu_to_hu(smooth)
+    tissue = torch.where(hu > _BONE_HU, smooth, torch.full_like(smooth, MU_WATER))
+    return torch.where(hu < _AIR_HU, torch.zeros_like(smooth), tissue)
+
+
+def nmar_image(
+    y: Tensor,
+    trace: Tensor,
+    project: Callable[[Tensor], Tensor],
+    reconstruct: Callable[[Tensor], Tensor],
+    metal: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """NMAR from a sinogram to an image, with the LI image as source of the prior.
+
+    Args:
+        y, trace: as for :func:`nmar`.
+        project: images -> sinograms, ``Projector(...).project``.
+        reconstruct: sinograms -> images, an :class:`.FBP`.
+        metal: bool mask of the metal, if known.
+
+    Returns:
+        The image (..., H, W) and the repaired sinogram. Without any trace the sinogram is ``y``.
+    """
+    prior = prior_image(reconstruct(interpolate_trace(y, trace)), metal)
+    repaired = nmar(y, trace, project(prior))
+    return reconstruct(repaired), repaired
+
+
+def _checked(y: Tensor, trace: Tensor, name: str) -> Tensor:
+    if trace.dtype != torch.bool:
+        raise TypeError(f"{name}: expected a bool trace, got {trace.dtype}; compare it with 0")
+    try:
+        trace = trace.expand(y.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: a trace of shape {tuple(trace.shape)} does not fit sinograms {tuple(y.shape)}"
+        ) from None
+    full = trace.all(-1)
+    if full.any():
+        where = full.nonzero()[0].tolist()
+        raise ValueError(
+            f"{name}: {int(full.sum())} views lie in the trace from end to end, so there is nothing "
+            f"to interpolate from; the first is at index {where}"
+        )
+    return trace
+
+
+def _gaussian(x: Tensor, sigma: float) -> Tensor:
+    reach = int(4 * sigma + 0.5)
+    t = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.exp(-0.5 * (t / sigma).square())
+    kernel = kernel / kernel.sum()
+    flat = x.reshape(-1, 1, *x.shape[-2:])
+    flat = F.pad(flat, (reach,) * 4, mode="replicate")
+    flat = F.conv2d(F.conv2d(flat, kernel[None, None, :, None]), kernel[None, None, None, :])
+    return flat.reshape(x.shape)

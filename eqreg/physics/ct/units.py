@@ -1,0 +1,58 @@
+"""Hounsfield units and attenuation, and the check that every function of CT images shares."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# 1/cm, at the effective energy of a 120 kVp tube; the scale on which the published images are given.
+MU_WATER = 0.192
+_AIR = -1000.0
+
+
+def hu_to_mu(hu: Tensor) -> Tensor:
+    """Attenuation in 1/cm of CT numbers in HU: ``0.192 (1 + HU/1000)``.
+
+    Args:
+        hu: any shape, at least -1000.
+
+    Raises:
+        ValueError: NaN, infinite, or below -1000 HU, where attenuation would be negative.
+
+    >>> hu_to_mu(torch.tensor([-1000.0, 0.0, 1500.0]))
+    tensor([0.0000, 0.1920, 0.4800])
+    """
+    bad = int((~torch.isfinite(hu)).sum())
+    if bad:
+        raise ValueError(f"hu_to_mu: expected finite CT numbers, got {bad} pixels with NaN or Inf")
+    if hu.numel() and hu.min() < _AIR:
+        raise ValueError(
+            f"hu_to_mu: expected CT numbers of at least -1000 HU (air), got {float(hu.min()):g}; clip "
+            "them, padding included"
+        )
+    return (hu + 1000) * (MU_WATER / 1000)
+
+
+def mu_to_hu(mu: Tensor) -> Tensor:
+    """CT numbers in HU of attenuation in 1/cm."""
+    return (mu / MU_WATER - 1) * 1000
+
+
+def check_attenuation(mu: Tensor, name: str) -> None:
+    """Refuse NaN, infinite and negative attenuation.
+
+    Raises:
+        TypeError: not floating point.
+        ValueError: the message says what was found.
+    """
+    if not isinstance(mu, Tensor) or not mu.is_floating_point():
+        kind = mu.dtype if isinstance(mu, Tensor) else type(mu).__name__
+        raise TypeError(f"{name}: expected a float tensor of attenuation in 1/cm, got {kind}")
+    bad = int((~torch.isfinite(mu)).sum())
+    if bad:
+        raise ValueError(f"{name}: expected finite attenuation, got {bad} pixels with NaN or Inf")
+    if mu.numel() and mu.min() < 0:
+        raise ValueError(
+            f"{name}: attenuation cannot be negative, got {float(mu.min()):.3g} 1/cm; clip CT numbers "
+            "at -1000 HU first"
+        )
