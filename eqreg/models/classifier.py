@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SLOPE = 0.1  # of the activations below 0
+
 
 class Classifier(nn.Module):
-    """Images to logits: convolutions and ReLUs, halving between them, a maximum over space, a head.
+    """Images to logits: convolutions, halving between them, a maximum over space, a head.
 
     ``eqreg.strict.equivariant(Classifier(...), group)`` is its strict twin, of equal width or of equal
     parameters. Three choices make the twin's logits exactly invariant:
@@ -22,7 +24,9 @@ class Classifier(nn.Module):
     * The head is a 1 x 1 convolution to one trivial channel for each class: in the twin it has the same
       weights for all channels of a field, which is a sum over the group.
 
-    There is no normalisation layer: statistics of single channels would break the twin's fields.
+    There is no normalisation layer: statistics of single channels would break the twin's fields. The
+    ReLUs leak (slope ``SLOPE`` below 0): behind a plain one and a maximum over space, a few large steps
+    at the start can leave every channel at 0 for ever.
 
     Args:
         channels: of the images.
@@ -74,6 +78,7 @@ class Classifier(nn.Module):
         The kernel of a strict layer is linear in its parameters but has another variance than
         torch's default, so what is measured and scaled is the kernel.
         """
+        gain = 2 / (1 + SLOPE**2)
         for layer in [*self.body, self.head]:
             strict: Any = layer
             strict.reset_parameters()
@@ -81,12 +86,12 @@ class Classifier(nn.Module):
                 kernel = strict.weight if isinstance(layer, nn.Conv2d) else strict.to_plain().weight
                 power = float(kernel.square().mean()) * kernel[0].numel()
                 for name, parameter in layer.named_parameters():
-                    parameter.mul_(0.0 if name.endswith("bias") else math.sqrt(2 / power))
+                    parameter.mul_(0.0 if name.endswith("bias") else math.sqrt(gain / power))
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, (B, 2 * width, H', W')."""
         for i, layer in enumerate(self.body):
-            x = layer(halve(x) if i else x).relu()
+            x = F.leaky_relu(layer(halve(x) if i else x), SLOPE)
         return x
 
     def forward(self, x: Tensor) -> Tensor:

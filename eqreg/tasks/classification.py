@@ -56,7 +56,7 @@ class Classification(Task):
         ),
         "cpu": Preset(
             steps=1500, images=32, methods=_ROWS, seeds=(0, 1, 2),
-            rates=(4e-3, 8e-3, 1.6e-2), tuning_steps=400, watch=2,
+            rates=(4e-3, 8e-3, 1.6e-2, 3.2e-2), tuning_steps=300, tuning_seeds=(100, 101), watch=2,
             sizes={"data": "mnist", "train": 12_000, "val": 2000, "width": 16, "depth": 3},
             expects="half an hour of one CPU core",
         ),
