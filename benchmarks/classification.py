@@ -1,6 +1,6 @@
 """Accuracy against training-set size, chapter 16: writes artifacts/classification-sizes.json.
 
-    python benchmarks/classification.py    # about half an hour on an idle CPU core, resumable
+    python benchmarks/classification.py    # about 40 minutes on an idle CPU core, resumable
 
 Three laws for scikit-learn's digits, and patches of textures:
 
@@ -44,15 +44,15 @@ STEPS, BATCH, SIZE, WIDTH, DEPTH = 300, 32, 16, 16, 3
 TEXTURE_SIZE = 24  # smaller patches hardly show more than a brick
 KEPT = {"upright": range(10), "mixed": (6, 9), "turned": (), "textures": ()}  # never turned
 SIZES = {
-    "upright": (100, 1000), "mixed": (50, 100, 400), "turned": (100,),
+    "upright": (1000,), "mixed": (50, 100, 400), "turned": (100,),
     "textures": (40, 160),
 }  # fmt: skip
 METHODS = ("plain", "augmentation", "strict", "strict-equal", "eqreg", "decay", "automatic")
 STRENGTHS = {
-    "eqreg": (1e-3, 1e-2, 1e-1), "decay": (2.5, 10.0, 40.0, 160.0), "decay free head": (10.0, 40.0),
+    "eqreg": (1e-3, 1e-2, 1e-1), "decay": (10.0, 40.0, 160.0), "decay free head": (10.0, 40.0),
 }  # fmt: skip
 MIDDLE = {"eqreg": 1e-2, "decay": 10.0, "decay free head": 10.0}
-RATES, TUNING_SIZE = (4e-3, 8e-3, 1.6e-2, 3.2e-2), {"textures": 160}
+RATES, TUNING_SIZE = (8e-3, 1.6e-2, 3.2e-2), {"textures": 160}
 TUNING_SEEDS = (100, 101)
 # Strict rows beside C4: other groups, and C4 by the layers of escnn.
 STRICT = {"strict-C8": C8, "strict-D4": D4, "strict-escnn": C4}
