@@ -141,7 +141,14 @@ def luma(x: Tensor) -> Tensor:
     return ((x * weights).sum(-3, keepdim=True) + _BT601_OFFSET) / 255
 
 
-def psnr(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0) -> Tensor:
+def psnr(
+    x: Tensor,
+    y: Tensor,
+    *,
+    channel: str = "rgb",
+    data_range: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Peak signal-to-noise ratio of each image, in dB.
 
     Args:
@@ -149,15 +156,25 @@ def psnr(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0)
         y: ground truth, same shape.
         channel: ``"rgb"`` for all channels as they are, ``"y"`` for BT.601 luma (images in [0, 1]).
         data_range: largest minus smallest possible value.
+        mask: boolean, True where pixels count: (H, W), as of :func:`eqreg.valid_mask`, or what
+            broadcasts to (B, 1, H, W). All pixels if not given.
 
     Returns:
         Tensor (B,); infinite for equal images.
 
     Raises:
-        ValueError: for shapes that differ or are no image batches, or an unknown channel.
+        TypeError: ``mask`` is not boolean.
+        ValueError: for shapes that differ or are no image batches, an unknown channel, a mask of
+            another shape, or one that leaves no pixel of an image.
     """
     x, y = _comparable(x, y, channel, data_range)
-    return 10 * torch.log10(data_range**2 / (x - y).square().mean((1, 2, 3)))
+    error = (x - y).square()
+    if mask is None:
+        return 10 * torch.log10(data_range**2 / error.mean((1, 2, 3)))
+    kept = _mask_of(error, mask)
+    # where, not a product: what is left out may be NaN.
+    mean = torch.where(kept, error, 0).sum((1, 2, 3)) / (kept.sum((1, 2, 3)) * error.shape[1])
+    return 10 * torch.log10(data_range**2 / mean)
 
 
 def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0) -> Tensor:
@@ -201,6 +218,22 @@ def _comparable(x: Tensor, y: Tensor, channel: str, data_range: float) -> tuple[
     if data_range <= 0:
         raise ValueError(f"data_range must be positive, got {data_range!r}")
     return (luma(x), luma(y)) if channel == "y" else (x, y)
+
+
+def _mask_of(images: Tensor, mask: Tensor) -> Tensor:
+    if mask.dtype != torch.bool:
+        raise TypeError(f"expected a boolean mask, got {mask.dtype}")
+    shape = (images.shape[0], 1, *images.shape[-2:])
+    try:
+        kept = mask.expand(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"expected a mask that broadcasts to {shape}, got shape {tuple(mask.shape)}"
+        ) from None
+    empty = (~kept.flatten(1).any(1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"the mask leaves no pixel of image {empty[0]}")
+    return kept
 
 
 def _act(t: Tensor, g: Element, group: Group, field: FieldType | None) -> Any:

@@ -21,7 +21,6 @@ Taught in: notebooks/14
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -29,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..groups import Group
+from ._unfolding import ImageNet, MapNet, check_sizes, convolution, largest_gain, strict_size
 
 
 class DICDNet(nn.Module):
@@ -73,17 +73,11 @@ class DICDNet(nn.Module):
         every_stage: bool = False,
         strict: Group | None = None,
     ) -> None:
-        for name, value in (
-            ("stages", stages),
-            ("maps", maps),
-            ("width", width),
-            ("blocks", blocks),
-        ):
-            if value < 1:
-                raise ValueError(f"DICDNet: {name} must be positive, got {value}")
-        for name, value in (("dictionary_size", dictionary_size), ("kernel_size", kernel_size)):
-            if value < 1 or value % 2 == 0:
-                raise ValueError(f"DICDNet: {name} must be odd, got {value}")
+        check_sizes(
+            "DICDNet",
+            {"stages": stages, "maps": maps, "width": width, "blocks": blocks},
+            {"dictionary_size": dictionary_size, "kernel_size": kernel_size},
+        )
         if strict is not None and (maps % strict.order or width % strict.order):
             raise ValueError(
                 f"DICDNet: maps and width must be divisible by the {strict.order} elements of {strict}, "
@@ -101,7 +95,9 @@ class DICDNet(nn.Module):
         }
         self.maps, self.width, self.every_stage, self.strict = maps, width, every_stage, strict
         # One dictionary for all stages: K is a part of the problem, not of a step.
-        self.dictionary: Any = convolution(maps, 1, dictionary_size, strict, bias=False)
+        self.dictionary: Any = convolution(
+            maps, 1, dictionary_size, strict, image="out", bias=False
+        )
         self.map_nets = nn.ModuleList(
             MapNet(maps, blocks, kernel_size, strict) for _ in range(stages)
         )
@@ -116,11 +112,10 @@ class DICDNet(nn.Module):
             net.reset_parameters()
         self.dictionary.reset_parameters()
         with torch.no_grad():
-            # The largest factor by which K can stretch maps, from its Fourier transform. With norm 1
-            # steps up to length 2 are stable.
-            power = torch.fft.fft2(self.filters(), s=(64, 64)).abs().square().sum(1)
+            # With norm 1 steps up to length 2 are stable.
+            gain = largest_gain(self.filters())
             for parameter in self.dictionary.parameters():
-                parameter.div_(power.max().sqrt())
+                parameter.div_(gain)
 
     def filters(self) -> Tensor:
         """The dictionary as a kernel of ``conv2d``: (1, maps, K, K)."""
@@ -167,12 +162,8 @@ class DICDNet(nn.Module):
             raise ValueError(f'DICDNet: match must be "width" or "parameters", got {match!r}')
         if match == "width":
             return DICDNet(**self.options, strict=group)
-        # One strict layer tells how many parameters stand for the c_in c_out K^2 of a plain one.
-        kernel_size, order = self.options["kernel_size"], group.order
-        layer = convolution(order, order, kernel_size, group, bias=False)
-        share = sum(p.numel() for p in layer.parameters()) / (order * kernel_size) ** 2
         sizes = {
-            name: max(1, round(self.options[name] / math.sqrt(share) / order)) * order
+            name: strict_size(self.options[name], self.options["kernel_size"], group)
             for name in ("maps", "width")
         }
         return DICDNet(**{**self.options, **sizes}, strict=group)
@@ -185,94 +176,3 @@ class DICDNet(nn.Module):
                 f"{tuple(ma.shape)}, {tuple(li.shape)} and {tuple(metal.shape)}"
             )
         return 1 - metal.to(ma.dtype)
-
-
-class _Blocks(nn.Module):
-    """Residual blocks ``h + conv(relu(conv(h)))`` and the length of the gradient step before them."""
-
-    def __init__(self, channels: int, blocks: int, kernel_size: int, strict: Group | None) -> None:
-        super().__init__()
-        self.step = nn.Parameter(torch.tensor(0.5))
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                convolution(channels, channels, kernel_size, strict),
-                nn.ReLU(),
-                convolution(channels, channels, kernel_size, strict),
-            )
-            for _ in range(blocks)
-        )
-
-    def reset_parameters(self) -> None:
-        """As in ResidualNet: variance 2 / fan-in before a ReLU; what is added starts small; no biases."""
-        nn.init.constant_(self.step, 0.5)
-        ends = [block[-1] for block in self.blocks] + [getattr(self, "read", None)]  # type: ignore[index]
-        for module in self.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if isinstance(module, _Blocks) or reset is None:
-                continue
-            reset()  # variance 1 / (3 fan-in)
-            gain = math.sqrt(6) * (0.1 if any(module is end for end in ends) else 1.0)
-            for name, parameter in module.named_parameters():
-                parameter.data.mul_(0.0 if name == "bias" else gain)
-
-    def refine(self, h: Tensor) -> Tensor:
-        for block in self.blocks:
-            h = h + block(h)
-        return h
-
-
-class MapNet(_Blocks):
-    """The proximal map of the artifacts: residual blocks, then maps are made sparse.
-
-    The soft threshold ``sign(m) max(|m| - t, 0)`` is the proximal map of ``t |m|_1``; ``t`` is learned.
-    """
-
-    def __init__(self, maps: int, blocks: int, kernel_size: int, strict: Group | None) -> None:
-        super().__init__(maps, blocks, kernel_size, strict)
-        self.threshold = nn.Parameter(torch.tensor(1e-3))
-
-    def reset_parameters(self) -> None:
-        """Draw weights; the threshold starts at 1e-3."""
-        super().reset_parameters()
-        nn.init.constant_(self.threshold, 1e-3)
-
-    def forward(self, m: Tensor, gradient: Tensor) -> Tensor:
-        """One step of the maps (B, maps, H, W)."""
-        m = self.refine(m - self.step * gradient)
-        return m.sign() * (m.abs() - self.threshold.clamp(min=0)).relu()
-
-
-class ImageNet(_Blocks):
-    """The proximal map of the anatomy: a residual net whose features go on to the next stage."""
-
-    def __init__(self, width: int, blocks: int, kernel_size: int, strict: Group | None) -> None:
-        super().__init__(width, blocks, kernel_size, strict)
-        self.lift = convolution(1, width, kernel_size, strict, image_in=True)
-        self.read = convolution(width, 1, kernel_size, strict)
-
-    def forward(self, x: Tensor, gradient: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the image (B, 1, H, W); the features (B, width, H, W) go with it."""
-        x = x - self.step * gradient
-        features = self.refine(features + self.lift(x))
-        return x + self.read(features.relu()), features
-
-
-def convolution(
-    c_in: int,
-    c_out: int,
-    kernel_size: int,
-    strict: Group | None,
-    *,
-    image_in: bool = False,
-    bias: bool = True,
-) -> nn.Module:
-    """An ordinary convolution, or a strict one between regular fields; one channel is an image."""
-    if strict is None:
-        return nn.Conv2d(c_in, c_out, kernel_size, padding=kernel_size // 2, bias=bias)
-    from ..strict import FourierConv2d, GroupConv2d
-    from ..strict.conv import exact_on_grid
-
-    field_in = strict.field("1t" if image_in else f"{c_in // strict.order}r")
-    field_out = strict.field("1t" if c_out == 1 else f"{c_out // strict.order}r")
-    layer = GroupConv2d if exact_on_grid(strict) else FourierConv2d
-    return layer(field_in, field_out, kernel_size, bias=bias)

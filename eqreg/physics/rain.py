@@ -7,10 +7,13 @@ open, and ``*`` is convolution. Lengths are in pixels. Angles are in degrees fro
 counter-clockwise as displayed, the direction in which :func:`eqreg.actions.rotate` turns: the
 streaks of ``angle=0`` turned by one quarter are those of ``angle=90``.
 
+The default law is simple, one shape of rain for all images. ``RAIN100H`` is fitted to published
+rain and differs from image to image.
+
 Reference: the convolutional form of R follows Wang, Xie, Zhao, Meng, "A Model-Driven Deep Neural
 Network for Single Image Rain Removal", CVPR 2020, eq. (2). The streak shapes and their law are
 ours.
-Taught in: notebooks/13_rain.ipynb
+Taught in: notebooks/13_rain.ipynb, notebooks/13b_rain_unfolding.ipynb
 """
 
 from __future__ import annotations
@@ -25,6 +28,11 @@ from torch import Tensor
 # Drops at different distances draw streaks of different lengths: equal parts of these fractions of
 # `length`.
 LENGTH_FRACTIONS = (0.5, 0.75, 1.0)
+# Kernels at least this wide are convolved by FFT. Narrower ones keep the sums, to the last bit, that
+# stored results were made with.
+_FFT_FROM = 33
+
+Range = float | tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,9 @@ class RainModel:
     """The law of a rain layer.
 
     Every image gets one direction, drawn uniformly from ``angle ± spread``: the wind changes from
-    picture to picture, within a picture all drops fall alike.
+    picture to picture. Within a picture all drops fall alike, unless ``sway`` tells otherwise.
+    Length, width, density, intensity and sway are numbers, or pairs ``(low, high)`` from which every
+    image draws its own, uniformly on the logarithmic scale.
 
     Args:
         angle: mean direction, degrees counter-clockwise from the vertical.
@@ -40,19 +50,28 @@ class RainModel:
         length: longest streak in pixels, at least 0; see ``LENGTH_FRACTIONS`` for the shorter ones.
         width: thickness of a streak in pixels, positive.
         density: expected number of drops per pixel, in [0, 1].
-        intensity: brightness of the brightest drop; drops are uniform in [0.5, 1] times this, at
-            least 0.
+        intensity: brightness of the brightest drop, at least 0; drops are uniform in
+            [``faintest``, 1] times this.
+        faintest: in [0, 1].
+        sway: half-width of the range of directions within an image, degrees, at least 0. Every
+            kernel, three in an image, has a direction of its own.
 
     Raises:
-        ValueError: a parameter is not finite or outside its range; the message names it.
+        ValueError: a parameter is not finite or outside its range, or a pair is not ascending and
+            positive; the message names it.
+
+    >>> RainModel(density=(0.002, 0.02)).density
+    (0.002, 0.02)
     """
 
     angle: float = 0.0
     spread: float = 20.0
-    length: float = 14.0
-    width: float = 1.2
-    density: float = 0.01
-    intensity: float = 0.45
+    length: Range = 14.0
+    width: Range = 1.2
+    density: Range = 0.01
+    intensity: Range = 0.45
+    sway: Range = 0.0
+    faintest: float = 0.5
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -62,22 +81,45 @@ class RainModel:
             ("width", 0.0, math.inf),
             ("density", 0.0, 1.0),
             ("intensity", 0.0, math.inf),
+            ("sway", 0.0, 180.0),
+            ("faintest", 0.0, 1.0),
         ):
-            value = getattr(self, name)
-            if not math.isfinite(value) or not low <= value <= high:
+            given = getattr(self, name)
+            pair = isinstance(given, tuple) and name not in ("angle", "spread", "faintest")
+            if pair and not (len(given) == 2 and 0 < given[0] <= given[1]):
                 raise ValueError(
-                    f"RainModel: {name} must be a finite number in [{low:g}, {high:g}], got {value}"
+                    f"RainModel: a pair for {name} must be (low, high) with 0 < low <= high, got "
+                    f"{given}"
                 )
+            for value in given if pair else (given,):
+                if isinstance(value, tuple) or not math.isfinite(value) or not low <= value <= high:
+                    raise ValueError(
+                        f"RainModel: {name} must be a finite number in [{low:g}, {high:g}], got "
+                        f"{value}"
+                    )
         if self.width == 0:
             raise ValueError("RainModel: width must be positive, got 0")
 
     @property
     def kernel_size(self) -> int:
         """Side of the square kernels, odd, wide enough for the longest streak at any angle."""
-        return 2 * math.ceil((self.length + self.width) / 2 + 0.5) + 1
+        return 2 * math.ceil((_largest(self.length) + _largest(self.width)) / 2 + 0.5) + 1
 
 
-def streak_kernel(angle: Tensor, length: Tensor, width: float, size: int) -> Tensor:
+# Fitted to twelve training pairs of Rain100H: over images, the quantiles of brightness, length, width
+# and direction agree (artifacts/rain_statistics.json). Its streaks end more abruptly than theirs.
+RAIN100H = RainModel(
+    spread=9,
+    length=(35, 90),
+    width=(2.1, 2.9),
+    density=(0.005, 0.033),
+    intensity=(0.15, 0.35),
+    sway=(0.5, 12),
+    faintest=0.2,
+)
+
+
+def streak_kernel(angle: Tensor, length: Tensor, width: float | Tensor, size: int) -> Tensor:
     """Anti-aliased line segments through the centre of a square patch.
 
     The value of a pixel is the part of it that a pen of the given width covers, approximated by
@@ -88,7 +130,7 @@ def streak_kernel(angle: Tensor, length: Tensor, width: float, size: int) -> Ten
     Args:
         angle: (...,) degrees counter-clockwise from the vertical.
         length: (...,) pixels, broadcast against ``angle``.
-        width: pixels.
+        width: pixels, a number or (...,) like the others.
         size: odd side of the patch in pixels.
 
     Returns:
@@ -101,13 +143,14 @@ def streak_kernel(angle: Tensor, length: Tensor, width: float, size: int) -> Ten
         raise ValueError(f"streak_kernel: size must be a positive odd number, got {size}")
     theta = torch.deg2rad(angle)[..., None, None]
     half = length[..., None, None] / 2
+    pen = width[..., None, None] if isinstance(width, Tensor) else width
     grid = torch.arange(size, dtype=theta.dtype, device=theta.device) - size // 2
     y, x = -grid[:, None], grid[None, :]  # y points up, rows count down
     # Counter-clockwise from the vertical: the direction of the streak is (-sin, cos) in (x, y).
     along = y * torch.cos(theta) - x * torch.sin(theta)
     across = x * torch.cos(theta) + y * torch.sin(theta)
     distance = torch.hypot((along.abs() - half).clamp(min=0), across)
-    return (width / 2 + 0.5 - distance).clamp(0, 1)
+    return (pen / 2 + 0.5 - distance).clamp(0, 1)
 
 
 def rain_streaks(
@@ -150,19 +193,28 @@ def rain_streaks(
     def uniform(*size: int) -> Tensor:
         return torch.rand(size, generator=generator, device=device, dtype=dtype)
 
-    angle = model.angle + model.spread * (2 * uniform(batch, 1) - 1)
-    length = model.length * torch.tensor([LENGTH_FRACTIONS], device=device, dtype=dtype)
-    k = model.kernel_size
-    kernels = streak_kernel(angle, length, model.width, k)  # (B, N, k, k)
+    def of_image(given: Range) -> Tensor | float:
+        # A plain number draws nothing, so that the seeds of simple laws give what they always gave.
+        if not isinstance(given, tuple):
+            return given
+        low, high = given
+        return low * (high / low) ** uniform(batch, 1)
 
-    n = len(LENGTH_FRACTIONS)
+    def per_pixel(value: Tensor | float) -> Tensor | float:
+        return value[..., None, None] if isinstance(value, Tensor) else value
+
+    n, k = len(LENGTH_FRACTIONS), model.kernel_size
+    angle = model.angle + model.spread * (2 * uniform(batch, 1) - 1)
+    if model.sway:
+        angle = angle + of_image(model.sway) * (2 * uniform(batch, n) - 1)
+    length = of_image(model.length) * torch.tensor([LENGTH_FRACTIONS], device=device, dtype=dtype)
+    kernels = streak_kernel(angle, length, of_image(model.width), k)  # (B, N, k, k)
+    density, intensity = (per_pixel(of_image(v)) for v in (model.density, model.intensity))
+
     frame = (batch, n, height + k - 1, width + k - 1)
-    falls = uniform(*frame) < model.density / n
-    drops = falls * model.intensity * (0.5 + 0.5 * uniform(*frame))
-    # One group per image: every image has kernels of its own. flip: conv2d correlates (no matter
-    # here, kernels are symmetric under 180 degrees, but the formula above is a convolution).
-    streaks = F.conv2d(drops.flatten(0, 1)[None], kernels.flip(-1, -2), groups=batch)
-    return streaks.transpose(0, 1).clamp(min=0)
+    falls = uniform(*frame) < density / n
+    drops = falls * intensity * (model.faintest + (1 - model.faintest) * uniform(*frame))
+    return _convolved(drops, kernels).clamp(min=0)
 
 
 def add_rain(
@@ -212,3 +264,24 @@ def add_rain(
     if clip:
         r = torch.minimum(r, 1 - b)
     return b + r, r
+
+
+def _convolved(drops: Tensor, kernels: Tensor) -> Tensor:
+    """Sum over n of ``kernels[b, n] * drops[b, n]`` where the kernel lies inside: (B, 1, h, w)."""
+    k = kernels.shape[-1]
+    if k < _FFT_FROM:
+        # One group per image: every image has kernels of its own. flip: conv2d correlates (no matter
+        # here, kernels are symmetric under 180 degrees, but the formula above is a convolution).
+        streaks = F.conv2d(drops.flatten(0, 1)[None], kernels.flip(-1, -2), groups=drops.shape[0])
+        return streaks.transpose(0, 1)
+    # What the circular convolution wraps falls on the first k - 1 rows and columns, which are cut.
+    # Multiples of 16, because a side with a large prime factor takes three times as long.
+    height, width = drops.shape[-2:]
+    size = [-(-side // 16) * 16 for side in (height, width)]
+    product = torch.fft.rfft2(drops, s=size) * torch.fft.rfft2(kernels, s=size)
+    streaks = torch.fft.irfft2(product.sum(1, keepdim=True), s=size)
+    return streaks[..., k - 1 : height, k - 1 : width]
+
+
+def _largest(given: Range) -> float:
+    return max(given) if isinstance(given, tuple) else given

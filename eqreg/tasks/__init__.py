@@ -14,7 +14,12 @@ from ._task import Preset, Task
 __all__ = ["NAMES", "Preset", "Task", "get_task"]
 
 # name -> class, in the module of that name; modules are imported when a task is asked for.
-NAMES = {"rain": "Rain", "inpainting": "Inpainting", "classification": "Classification"}
+NAMES = {
+    "rain": "Rain",
+    "inpainting": "Inpainting",
+    "classification": "Classification",
+    "mar": "Mar",
+}
 
 
 def get_task(name: str) -> Task:

@@ -66,7 +66,7 @@ def head_problems(notebook, name):
     if None in ids or len(set(ids)) != len(ids):
         yield "cell ids are missing or repeated"
     head = source(notebook["cells"][0])
-    number = int(name.partition("_")[0])
+    number = name.partition("_")[0].lstrip("0")  # 13b is the second page of chapter 13
     if not head.startswith(f"# {number}. "):
         yield f"the title must start with '# {number}. ', got {head[:20]!r}"
     if not re.search(r"^> .*\?", head, re.MULTILINE):

@@ -12,7 +12,7 @@ PACKAGE = Path(eqreg.__file__).parent
 LAYERS = [
     {"groups", "_extras", "_frontend", "schedules"},
     {"fields", "checkpoint", "_stamp"},
-    {"actions"},
+    {"actions", "tiling"},
     {"_plan", "_grid", "_parts", "_reynolds", "_wrappers", "_batch"},
     {"_pairs", "_weights"},
     {"metrics", "regularizer", "projection", "lie"},

@@ -7,7 +7,18 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
-from eqreg import C2, C4, C8, equivariance_error, layer_errors, luma, psnr, ssim
+from eqreg import (
+    C2,
+    C4,
+    C8,
+    equivariance_error,
+    layer_errors,
+    luma,
+    psnr,
+    rotate,
+    ssim,
+    valid_mask,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 A = torch.rand(3, 3, 32, 40, generator=GENERATOR, dtype=torch.float64)
@@ -86,6 +97,37 @@ def test_psnr_by_hand():
     assert ssim(x, x).item() == pytest.approx(1.0)
 
 
+def test_masked_psnr_by_hand():
+    x = torch.zeros(2, 3, 4, 4)
+    y = x.clone()
+    y[..., 0] = 0.1
+    y[0, :, :, 3] = float("nan")
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[:, :2] = True  # half of the pixels that count are off by 0.1
+    expected = 20 + 10 * np.log10(2)
+    assert psnr(x, y, mask=mask).tolist() == pytest.approx([expected] * 2)
+    each = torch.stack([mask, mask.roll(1, -1)])[:, None]
+    each[1, ..., 0] = False
+    assert psnr(x, y, mask=each).tolist() == [pytest.approx(expected), float("inf")]
+
+
+@pytest.mark.parametrize("channel", ["rgb", "y"])
+def test_a_mask_of_everything_changes_nothing(channel):
+    mask = torch.ones(32, 40, dtype=torch.bool)
+    assert torch.allclose(psnr(B, A, channel=channel, mask=mask), psnr(B, A, channel=channel))
+
+
+def test_a_turned_pair_inside_the_mask_agrees_with_scikit_image():
+    a, b = (rotate(t[..., :32], 1, C8) for t in (A, B))
+    mask = valid_mask((32, 32), 1, C8)
+    assert 0.4 < mask.float().mean() < 1
+    ours = psnr(b, a, channel="y", mask=mask)
+    for i in range(3):
+        inside = (luma(t)[i, 0][mask].numpy() for t in (a, b))
+        reference = peak_signal_noise_ratio(*inside, data_range=1)
+        assert ours[i].item() == pytest.approx(reference, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -102,6 +144,17 @@ def test_psnr_by_hand():
         ),
         (lambda: psnr(A.int(), A.int()), TypeError, "floating point images, got torch.int32"),
         (lambda: psnr(A, A, channel="Y"), ValueError, 'channel must be "rgb" or "y", got \'Y\''),
+        (lambda: psnr(A, A, mask=torch.ones(32, 40)), TypeError, "boolean mask, got torch.float32"),
+        (
+            lambda: psnr(A, A, mask=torch.ones(3, 3, 32, 40, dtype=torch.bool)),
+            ValueError,
+            r"broadcasts to \(3, 1, 32, 40\), got shape \(3, 3, 32, 40\)",
+        ),
+        (
+            lambda: psnr(A, A, mask=torch.tensor([True, False, True]).reshape(3, 1, 1, 1)),
+            ValueError,
+            "the mask leaves no pixel of image 1",
+        ),
         (lambda: psnr(A, A, data_range=0), ValueError, "data_range must be positive, got 0"),
         (lambda: psnr(A[:, :1], A[:, :1], channel="y"), ValueError, "luma needs RGB images"),
         (

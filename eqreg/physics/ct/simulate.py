@@ -183,26 +183,27 @@ class Scanner:
         self._check(mu, masks)
         paths = self._tissue(mu)
         tissue = polychromatic(paths, self.beam)
+        metals = self.projector.project(masks.to(tissue.dtype))
         # One scan after the other: their sinograms stay in the processor's cache.
-        scans = [self._with_metal(tissue, paths, mask, generator) for mask in masks]
-        return Simulation(*(torch.stack(parts) for parts in zip(*scans, strict=True)))
+        scans = [self._with_metal(tissue, paths, metal, generator) for metal in metals]
+        ma, li, trace = (torch.stack(parts) for parts in zip(*scans, strict=True))
+        return Simulation(self.fbp(ma), self.fbp(li), ma, li, trace)
 
     def _with_metal(
         self,
         tissue: Tensor,
         paths: dict[str, Tensor],
-        mask: Tensor,
+        metal: Tensor,
         generator: torch.Generator | None,
-    ) -> tuple[Tensor, ...]:
-        metal = self.projector.project(mask.to(tissue.dtype))
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sinograms with metal and after LI, and the trace; ``metal`` is the path in cm."""
         trace = metal > 0
         metal = self._partial_volume(metal, trace) * self._metal_mu
         # Only cells in the trace differ from the scan without metal.
         shaded = {**{m: p[trace] for m, p in paths.items()}, self.protocol.metal: metal[trace]}
         p = tissue.masked_scatter(trace, polychromatic(shaded, self.beam))
         p = self._detect(p, generator)
-        li = interpolate_trace(p, trace)
-        return self.fbp(p), self.fbp(li), p, li, trace
+        return p, interpolate_trace(p, trace), trace
 
     def scan(
         self, mu: Tensor, *, generator: torch.Generator | None = None

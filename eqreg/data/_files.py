@@ -1,0 +1,71 @@
+"""What the loaders of image folders share: where the folder is, and errors that name the file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+from .._extras import require
+from .images import read_image
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
+# A file that was cut off lacks its last bytes, which shows without decoding it.
+_LAST_BYTES = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+_TAIL = 64
+
+
+def data_folder(root: str | Path | None, name: str, who: str) -> Path:
+    """``root``, or the folder ``name`` in the one that EQREG_DATA names.
+
+    Raises:
+        FileNotFoundError: neither is given, or there is no such folder.
+    """
+    if root is None:
+        if not os.environ.get("EQREG_DATA"):
+            raise FileNotFoundError(
+                f"{who}: give root=, or set EQREG_DATA to the folder that holds {name}"
+            )
+        root = Path(os.environ["EQREG_DATA"]) / name
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"{who}: expected a folder of images, found no folder {root}")
+    return Path(root)
+
+
+def image_size(path: Path, who: str) -> tuple[int, int]:
+    """(width, height) from the header of a whole PNG or JPEG file; pixels are not decoded.
+
+    Raises:
+        ValueError: the file is no image or is cut off.
+    """
+    pillow = require("PIL.Image", extra="tasks")
+    try:
+        with pillow.open(path) as picture:
+            size, last = picture.size, _LAST_BYTES.get(picture.format, b"")
+    except (OSError, SyntaxError) as error:  # what Pillow raises for foreign or damaged files
+        raise ValueError(
+            f"{who}: expected a readable image, could not decode {path}: {error}"
+        ) from error
+    with path.open("rb") as file:
+        file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
+        if last not in file.read():  # some writers add a few bytes behind the end
+            raise ValueError(
+                f"{who}: expected a whole image, could not decode {path}: it is cut off after "
+                f"{path.stat().st_size} bytes"
+            )
+    return size
+
+
+def read_rgb(path: Path, who: str) -> Tensor:
+    """(3, H, W) float32 in [0, 1]; grey images get three equal channels.
+
+    Raises:
+        ValueError: the file cannot be decoded.
+    """
+    try:
+        return read_image(path).expand(3, -1, -1)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f"{who}: expected a readable image, could not decode {path}: {error}"
+        ) from error
