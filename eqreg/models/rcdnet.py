@@ -74,8 +74,8 @@ class RCDNet(nn.Module):
     Raises:
         ValueError: a size is out of range, or ``width`` does not fit the group.
 
-    ``background_nets``, ``map_nets`` and ``dictionary`` are the parts that a symmetry can be asked of:
-    ``layers="background_nets.*"`` selects the convolutions that know photographs.
+    ``background_nets``, ``map_nets`` and ``dictionary`` are the parts that a symmetry can be asked of; the
+    convolutions below ``background_nets`` are those that know photographs.
 
     >>> RCDNet(stages=2, maps=4, width=4, blocks=1)(torch.rand(1, 3, 12, 12)).shape
     torch.Size([1, 3, 12, 12])

@@ -16,6 +16,7 @@ __all__ = ["NAMES", "Preset", "Task", "get_task"]
 # name -> class, in the module of that name; modules are imported when a task is asked for.
 NAMES = {
     "rain": "Rain",
+    "deraining": "Deraining",
     "inpainting": "Inpainting",
     "classification": "Classification",
     "mar": "Mar",

@@ -71,8 +71,8 @@ class Mar(Task):
             expects="half a minute on one CPU core; too short to learn much",
         ),
         "cpu": Preset(
-            steps=1000, images=4, methods=_ROWS, seeds=(0, 1, 2),
-            rates=(2e-3, 5e-3), tuning_steps=250, tuning_seeds=(100, 101), watch=2,
+            steps=700, images=4, methods=_ROWS, seeds=(0, 1, 2),
+            rates=(2e-3, 5e-3), tuning_steps=150, tuning_seeds=(100, 101), watch=2,
             sizes={
                 "data": "ct100", "size": 416, "slices": 30, "implants": 4, "crop": 48, "turn_every": 7,
                 "stages": 3, "maps": 8, "width": 8, "blocks": 1, "dictionary": 5,
@@ -80,8 +80,8 @@ class Mar(Task):
             expects="an hour of one CPU core",
         ),
         "cpu-unet": Preset(
-            steps=1000, images=4, methods=("plain", "augmentation"), seeds=(0, 1, 2),
-            rates=(2e-3, 5e-3), tuning_steps=250, tuning_seeds=(100, 101), watch=2,
+            steps=700, images=4, methods=("plain", "augmentation"), seeds=(0, 1, 2),
+            rates=(2e-3, 5e-3), tuning_steps=150, tuning_seeds=(100, 101), watch=2,
             sizes={
                 "data": "ct100", "size": 416, "slices": 30, "implants": 4, "crop": 48, "turn_every": 7,
                 "network": "unet", "width": 8, "levels": 2,
@@ -116,7 +116,7 @@ class Mar(Task):
         """A DICDNet of the preset's sizes, or a U-Net where it says so."""
         sizes = preset.sizes
         if sizes.get("network") == "unet":
-            return RepairingUNet(sizes["width"], sizes["levels"])
+            return RepairingUNet(UNet(3, sizes["width"], sizes["levels"]))
         return DICDNet(
             sizes["stages"], sizes["maps"], sizes["width"], sizes["blocks"],
             dictionary_size=sizes["dictionary"], every_stage=True,
@@ -184,16 +184,15 @@ class RepairingUNet(nn.Module):
     """The baseline that unfolds nothing: a U-Net corrects the LI image, given scan and mask.
 
     Args:
-        width, levels: of the :class:`eqreg.models.unet.UNet`.
-        strict: group of the twin.
+        net: of three channels, LI image, scan and mask.
 
     Shape:
-        as :class:`eqreg.models.dicdnet.DICDNet`; sides divisible by ``2**levels``.
+        as :class:`eqreg.models.dicdnet.DICDNet`; sides divisible by ``2**levels`` of the U-Net.
     """
 
-    def __init__(self, width: int, levels: int, *, strict: Group | None = None) -> None:
+    def __init__(self, net: UNet) -> None:
         super().__init__()
-        self.net = UNet(3, width, levels, strict=strict)
+        self.net = net
 
     def forward(self, ma: Tensor, li: Tensor, metal: Tensor) -> Tensor:
         """Restore images (B, 1, H, W)."""
@@ -201,9 +200,7 @@ class RepairingUNet(nn.Module):
 
     def twin(self, group: Group, match: Literal["width", "parameters"] = "width") -> RepairingUNet:
         """The strict network of equal width, or of about as many parameters."""
-        other = RepairingUNet(group.order, 0)
-        other.net = self.net.twin(group, match)
-        return other
+        return RepairingUNet(self.net.twin(group, match))
 
 
 class MetalCrops:
