@@ -45,7 +45,7 @@ TEXTURE_SIZE = 24  # smaller patches hardly show more than a brick
 KEPT = {"upright": range(10), "mixed": (6, 9), "turned": (), "textures": ()}  # never turned
 SIZES = {
     "upright": (1000,), "mixed": (50, 100, 400), "turned": (100,),
-    "textures": (40, 160),
+    "textures": (160,),
 }  # fmt: skip
 METHODS = ("plain", "augmentation", "strict", "strict-equal", "eqreg", "decay", "automatic")
 STRENGTHS = {
