@@ -1,6 +1,7 @@
 """Our CT simulator against the published SynDeepLesion data, and what a scan costs.
 
     EQREG_DATA=/folder python benchmarks/ct_simulator.py [--threads 1] [--out artifacts/ct_simulator.json]
+    EQREG_DATA=/folder python benchmarks/ct_simulator.py --costs    # only the costs, only printed
 
 The folder holds SynDeepLesion_full_h5, SynDeepLesion and ct_spectra. Only numbers are written. Two minutes on
 one core.
@@ -175,6 +176,9 @@ def costs(scanner: Scanner, case: CTCase, masks: torch.Tensor) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--costs", action="store_true", help="measure the costs only, write nothing"
+    )
     parser.add_argument("--data", type=Path, default=os.environ.get("EQREG_DATA"))
     parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "ct_simulator.json")
     args = parser.parse_args()
@@ -186,6 +190,9 @@ def main() -> None:
     masks = read_masks(args.data / "SynDeepLesion" / "testmask.npz")
     known = known_masks(args.data)
     first = known[0][0]
+    if args.costs:
+        print(json.dumps(costs(scanner, first, masks), indent=1))
+        return
     result: dict = {
         "costs": costs(scanner, first, masks),
         "symmetry": symmetry(scanner, first.gt),

@@ -85,7 +85,7 @@ def make_plan(
         raise TypeError(f"group must be a Group such as C4, got {group!r}")
     if group.order == 1:
         raise ValueError(f"{group} holds the identity alone: there is nothing to compare")
-    layers = layers if layers is None else _selectors(layers)  # an iterator is read once
+    layers = layers if layers is None else selectors(layers)  # an iterator is read once
     modules = {name or ROOT: module for name, module in model.named_modules()}
     chosen = _select(modules, layers)
     overrides = _overrides(modules, group, fields)
@@ -93,7 +93,7 @@ def make_plan(
     guess = _Guess(modules, group)
     rows = tuple(guess.row(name, overrides.get(name)) for name in names)
     for row in rows:
-        if row.field is None and row.name in _selectors(layers):
+        if row.field is None and row.name in selectors(layers):
             raise ValueError(
                 f"layer {row.name!r} cannot be compared: {row.reason}; give its type, for example "
                 f'fields={{{row.name!r}: {group}.field("8r")}}'
@@ -114,7 +114,7 @@ def _select(
     if layers is None:
         return {n for n, m in modules.items() if isinstance(m, _CANDIDATES) or own_field(m)}
     chosen: set[str] = set()
-    for selector in _selectors(layers):
+    for selector in selectors(layers):
         if isinstance(selector, str):
             chosen |= matching(modules, selector, "layers")
         elif isinstance(selector, type):
@@ -131,7 +131,8 @@ def _select(
     return chosen
 
 
-def _selectors(layers: Selector | Iterable[Selector] | None) -> tuple[Selector, ...]:
+def selectors(layers: Selector | Iterable[Selector] | None) -> tuple[Selector, ...]:
+    """What was given as ``layers=``, as a tuple."""
     if layers is None:
         return ()
     if isinstance(layers, str | type) or callable(layers):

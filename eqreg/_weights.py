@@ -14,7 +14,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ._plan import GIVEN, ROOT, Fields, Plan, Selector, as_table, make_plan, matching, own_field
+from ._plan import (
+    GIVEN,
+    ROOT,
+    Fields,
+    Plan,
+    Selector,
+    as_table,
+    make_plan,
+    matching,
+    own_field,
+    selectors,
+)
 from ._reynolds import source_index
 from ._wrappers import unwrapped
 from .fields import FieldType
@@ -108,13 +119,18 @@ def make_weight_plan(
         TypeError, ValueError: for arguments that do not fit the model, or a model without such layers.
     """
     model = unwrapped(model)
+    layers = None if layers is None else selectors(layers)
     plan = make_plan(model, group, layers, fields)
     modules = {name or ROOT: module for name, module in model.named_modules()}
     tying = _Tying(modules, plan, _wanted(modules, group, in_fields))
     rows = tuple(row for name in modules if (row := tying.row(name, layers is None)))
     given = {r.name for r in plan.rows if layers is not None or r.reason == GIVEN}
+    # A glob also matches containers and activations, which hold nothing to tie.
+    exact = {s for s in selectors(layers) if isinstance(s, str)}
+    kinds = (*_CONVOLUTIONS, nn.Linear, *_VECTORS)
     for row in rows:
-        if row.out_field is None and row.name in given and not _strict(row.module):
+        named = row.name in exact or isinstance(row.module, kinds) or row.reason == GIVEN
+        if row.out_field is None and row.name in given and named and not _strict(row.module):
             raise ValueError(f"layer {row.name!r} cannot be tied: {row.reason}")
     result = WeightPlan(group, rows)
     if not result.tied:

@@ -164,6 +164,8 @@ def _read_dicom(path: Path) -> np.ndarray[Any, Any]:
     for name in ("RescaleSlope", "RescaleIntercept"):
         if not hasattr(file, name):
             raise ValueError(f"expected {name}, without which values are no CT numbers")
+    if not float(file.RescaleSlope):
+        raise ValueError("expected a RescaleSlope other than 0, with which all values are equal")
     values = file.pixel_array
     if values.ndim != 2:
         raise ValueError(f"expected one grey image, got values of shape {values.shape}")

@@ -16,7 +16,7 @@ trained end to end.
 
 Reference: Wang et al., "DICDNet: Deep Interpretable Convolutional Dictionary Network for Metal Artifact
 Reduction in CT Images", IEEE TMI 41(4), 2021, for the model. Nets and code are ours.
-Taught in: notebooks/14
+Taught in: notebooks/14b
 """
 
 from __future__ import annotations

@@ -81,13 +81,14 @@ class Deraining(Task):
             expects="an hour of one CPU core",
         ),
         "full": Preset(
-            steps=10_000, images=16, methods=(*_ROWS, "penalty-C4"), seeds=(0, 1, 2),
-            rates=(1e-3, 2e-3), tuning_steps=1000, tuning_seeds=(100, 101),
+            steps=2500, images=16, methods=(*_ROWS, "penalty-C4"), seeds=(0, 1, 2),
+            rates=(1e-3, 2e-3), tuning_steps=400, tuning_seeds=(100, 101),
             sizes={
-                "published": True, "patches": 4000, "patch": 96, "crop": 64, "size": 128,
-                "stages": 8, "maps": 32, "width": 32, "blocks": 2,
+                "published": True, "patches": 4000, "patch": 96, "crop": 48, "size": 128,
+                "stages": 6, "maps": 32, "width": 32, "blocks": 1,
             },
-            expects="30 minutes of one H200-class GPU with several jobs at a time; not yet run",
+            # 72 GFLOP a step of plain, 94 000 steps; 3 TFLOP/s.
+            expects="40 minutes of one H200-class GPU, counted from operations; not yet run",
         ),
         "paper": Preset(
             # A pass over 200 pairs of 481 x 321 is 471 batches of 16 patches; 100 of them.
@@ -97,7 +98,9 @@ class Deraining(Task):
                 "published": True, "pairs": "Rain100L_train", "patches": 2000, "patch": 128,
                 "crop": 64, "size": 128, "stages": 17, "maps": 32, "width": 32, "blocks": 4,
             },
-            expects="not yet run",
+            # 1.1 TFLOP a step of plain; 3 TFLOP/s.
+            expects="5 hours of an H200-class GPU for a run, 6 days for all: counted from operations, "
+            "not yet run",
         ),
     }  # fmt: skip
 

@@ -94,6 +94,7 @@ def test_inverted_display_does_not_invert_ct_numbers(write_dicom):
     [
         ({"Modality": "MR"}, "expected modality CT, got MR"),
         ({"RescaleSlope": None}, "expected RescaleSlope, without which"),
+        ({"RescaleSlope": "0"}, "a RescaleSlope other than 0"),
         ({"PixelData": b"\0\0"}, "could not read .*slice.dcm"),
         ({"RescaleSlope": "100"}, r"in \[-4096, 32767\] HU in .*slice.dcm, got \[-51024, 98976\]"),
     ],

@@ -218,6 +218,17 @@ def test_parametrized_weights_are_left_alone_and_say_so():
         EquivarianceDecay(net, C4, layers="1")
 
 
+def test_a_glob_may_match_what_holds_no_weights_and_a_name_may_not():
+    body = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Sequential(body, nn.ReLU()), nn.Conv2d(8, 1, 3))
+    assert list(EquivarianceDecay(net, C4, layers="1.*").plan.tied) == ["1.0.0", "1.0.2"]
+    assert list(EquivarianceDecay(net, C4, layers=iter(["1.*"])).plan.tied) == ["1.0.0", "1.0.2"]
+    with pytest.raises(ValueError, match="'1.0' cannot be compared"):
+        EquivarianceDecay(net, C4, layers=["1.*", "1.0"])
+    with pytest.raises(ValueError, match="no layer to compare under C4"):
+        EquivarianceDecay(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()), C4, layers="1*")
+
+
 def test_strict_layers_are_left_alone():
     net = nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), GroupConv2d(C4.field("2r"), C4.field("2r"), 3)

@@ -48,16 +48,19 @@ def mar_psnr(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
         truth: images without metal, same shape or broadcastable.
         metal: bool, broadcastable.
 
+    Raises:
+        TypeError, ValueError: ``metal`` is not bool, or a shape does not fit.
+
     Returns:
         (...,); infinite for equal display images.
     """
-    difference = display(mu, metal) - display(truth.expand_as(mu), metal)
+    difference = display(mu, metal) - display(_truth(truth, mu), metal)
     return 10 * torch.log10(_PEAK**2 / difference.double().square().mean((-2, -1)))
 
 
 def mar_ssim(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     """SSIM of the protocol's display images; arguments as for :func:`mar_psnr`."""
-    x, y = display(mu, metal), display(truth.expand_as(mu), metal)
+    x, y = display(mu, metal), display(_truth(truth, mu), metal)
     flat = (t.reshape(-1, 1, *t.shape[-2:]) for t in (x, y))
     return ssim(*flat, data_range=_PEAK).reshape(mu.shape[:-2])
 
@@ -72,7 +75,7 @@ def rmse_hu(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     pixels = outside.sum((-2, -1))
     if not pixels.all():
         raise ValueError("rmse_hu: an image is all metal, so no pixel is left to compare")
-    squares = ((mu - truth.expand_as(mu)).double() * (1000 / MU_WATER)).square()
+    squares = ((mu - _truth(truth, mu)).double() * (1000 / MU_WATER)).square()
     return ((squares * outside).sum((-2, -1)) / pixels).sqrt()
 
 
@@ -106,9 +109,17 @@ def by_size(values: Iterable[float], areas: Iterable[int]) -> dict[int, float]:
 def _fitting(metal: Tensor, mu: Tensor) -> Tensor:
     if metal.dtype != torch.bool:
         raise TypeError(f"expected a bool mask of the metal, got {metal.dtype}")
+    return _expanded(metal, mu, "a mask")
+
+
+def _truth(truth: Tensor, mu: Tensor) -> Tensor:
+    return _expanded(truth, mu, "a true image")
+
+
+def _expanded(t: Tensor, mu: Tensor, what: str) -> Tensor:
     try:
-        return metal.expand(mu.shape)
+        return t.expand(mu.shape)
     except RuntimeError:
         raise ValueError(
-            f"a mask of shape {tuple(metal.shape)} does not fit images of shape {tuple(mu.shape)}"
+            f"{what} of shape {tuple(t.shape)} does not fit images of shape {tuple(mu.shape)}"
         ) from None

@@ -63,21 +63,26 @@ def nmar(y: Tensor, trace: Tensor, prior: Tensor) -> Tensor:
     Args:
         y: sinograms (..., views, bins).
         trace: bool, broadcastable to ``y``.
-        prior: sinograms of the prior image, broadcastable to ``y``; see :func:`prior_image`.
+        prior: sinograms of the prior image, not negative, broadcastable to ``y``; see
+            :func:`prior_image`. A prior of nothing but air leaves LI.
 
     Returns:
         (..., views, bins); outside the trace, and without any trace, it is ``y``, bit by bit.
 
     Raises:
-        TypeError, ValueError: as for :func:`interpolate_trace`.
+        TypeError, ValueError: as for :func:`interpolate_trace`, or a prior that does not fit, is negative or
+            not finite.
 
     Reference: Meyer et al., "Normalized Metal Artifact Reduction (NMAR) in Computed Tomography",
     Medical Physics 37(10), 2010.
     """
     trace = _checked(y, trace, "nmar")
+    if not (torch.isfinite(prior) & (prior >= 0)).all():
+        raise ValueError("nmar: expected a finite prior that is not negative")
     # Rays through air have no prior: there the quotient would be noise over nothing.
-    floor = 0.01 * prior.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(y.dtype).tiny)
-    prior = torch.maximum(prior, floor).expand_as(y)
+    largest = prior.amax((-2, -1), keepdim=True)
+    floor = torch.where(largest > 0, 0.01 * largest, 1.0)
+    prior = _expanded(torch.maximum(prior, floor), y, "nmar: a prior", "sinograms")
     return torch.where(trace, prior * interpolate_trace(y / prior, trace), y)
 
 
@@ -90,10 +95,17 @@ def prior_image(mu: Tensor, metal: Tensor | None = None) -> Tensor:
 
     Returns:
         (..., H, W) in 1/cm.
+
+    Raises:
+        TypeError, ValueError: ``metal`` is not bool, or does not fit ``mu``.
     """
     smooth = _gaussian(mu, _SMOOTHING)
     if metal is not None:
-        smooth = torch.where(metal, MU_WATER, smooth)
+        if metal.dtype != torch.bool:
+            raise TypeError(f"prior_image: expected a bool mask of the metal, got {metal.dtype}")
+        smooth = torch.where(
+            _expanded(metal, mu, "prior_image: a mask", "images"), MU_WATER, smooth
+        )
     hu = mu_to_hu(smooth)
     tissue = torch.where(hu > _BONE_HU, smooth, torch.full_like(smooth, MU_WATER))
     return torch.where(hu < _AIR_HU, torch.zeros_like(smooth), tissue)
@@ -125,12 +137,7 @@ def nmar_image(
 def _checked(y: Tensor, trace: Tensor, name: str) -> Tensor:
     if trace.dtype != torch.bool:
         raise TypeError(f"{name}: expected a bool trace, got {trace.dtype}; compare it with 0")
-    try:
-        trace = trace.expand(y.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"{name}: a trace of shape {tuple(trace.shape)} does not fit sinograms {tuple(y.shape)}"
-        ) from None
+    trace = _expanded(trace, y, f"{name}: a trace", "sinograms")
     full = trace.all(-1)
     if full.any():
         where = full.nonzero()[0].tolist()
@@ -139,6 +146,15 @@ def _checked(y: Tensor, trace: Tensor, name: str) -> Tensor:
             f"to interpolate from; the first is at index {where}"
         )
     return trace
+
+
+def _expanded(t: Tensor, like: Tensor, what: str, kind: str) -> Tensor:
+    try:
+        return t.expand(like.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"{what} of shape {tuple(t.shape)} does not fit {kind} {tuple(like.shape)}"
+        ) from None
 
 
 def _gaussian(x: Tensor, sigma: float) -> Tensor:

@@ -108,6 +108,9 @@ class Scanner:
         cache: as for :class:`.Projector`.
 
     ``projector`` and ``fbp`` are built at once and may be used by themselves.
+
+    Raises:
+        ValueError: the beam lacks water, bone or the metal.
     """
 
     geometry: Geometry
@@ -122,6 +125,8 @@ class Scanner:
         self._prepare()
 
     def _prepare(self) -> None:
+        for material in ("water", "bone", self.protocol.metal):
+            self.beam.relative(material)  # says which ones there are
         self._correction = water_correction(self.beam) if self.protocol.hardening else None
         self._metal_mu = (
             MATERIALS[self.protocol.metal][1] * self.beam.at_reference[self.protocol.metal]
@@ -241,11 +246,13 @@ class Scanner:
         n = self.geometry.size
         if mu.ndim != 2:
             raise ValueError(f"Scanner: expected one slice (H, W), got shape {tuple(mu.shape)}")
-        if masks.dtype != torch.bool:
-            raise TypeError(f"Scanner: expected bool masks, got {masks.dtype}")
-        if masks.ndim != 3 or masks.shape[-2:] != mu.shape:
+        if not isinstance(masks, Tensor) or masks.dtype != torch.bool:
+            kind = masks.dtype if isinstance(masks, Tensor) else type(masks).__name__
+            raise TypeError(f"Scanner: expected a tensor of bool masks, got {kind}")
+        if masks.ndim != 3 or masks.shape[-2:] != mu.shape or not len(masks):
             raise ValueError(
-                f"Scanner: expected masks (M, {n}, {n}) as large as the image, got {tuple(masks.shape)}"
+                f"Scanner: expected one or more masks (M, {n}, {n}) as large as the image, got "
+                f"{tuple(masks.shape)}"
             )
         area = masks.sum((-2, -1))
         for i, pixels in enumerate(area.tolist()):

@@ -132,7 +132,8 @@ class Beam:
         at_reference: material -> cm^2/g at the reference energy, for which line integrals are given.
 
     Raises:
-        ValueError: shapes differ, a number is negative or not finite, or the weights do not sum to 1.
+        ValueError: shapes differ, a number is negative or not finite, the weights do not sum to 1, or a
+            material has no positive number at the reference energy.
     """
 
     energies: Array
@@ -150,6 +151,12 @@ class Beam:
                 raise ValueError(f"Beam: {name} must be finite and not negative")
         if abs(self.weights.sum() - 1) > 1e-6:
             raise ValueError(f"Beam: weights must sum to 1, got {self.weights.sum():g}")
+        for name in self.attenuation:
+            if not self.at_reference.get(name, 0) > 0:
+                raise ValueError(
+                    f"Beam: expected a positive attenuation of {name} at the reference energy, got "
+                    f"{self.at_reference.get(name)}"
+                )
 
     def relative(self, material: str) -> Array:
         """(E,) attenuation divided by that at the reference energy; no unit.
@@ -168,7 +175,12 @@ def open_beam(kvp: float = 120.0, reference: float = 70.0) -> Beam:
     Args:
         kvp: tube voltage in kV, above 21.
         reference: energy in keV for which images and line integrals are given.
+
+    Raises:
+        ValueError: ``kvp`` is not above 21, or ``reference`` outside [1, 800] keV.
     """
+    if not 21 < kvp <= 800:
+        raise ValueError(f"open_beam: kvp must be above 21 and at most 800 kV, got {kvp}")
     energies = np.arange(20.0, kvp + 1)
     return _beam(energies, tube_spectrum(energies, kvp), mass_attenuation, reference)
 
