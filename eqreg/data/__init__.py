@@ -1,17 +1,21 @@
 """Bundled images, phantoms, and loaders of published sets. Nothing here downloads."""
 
+from .bsds import BSDS500
 from .crops import RandomCrops
 from .digits import Labelled, digits, mnist, turn
 from .images import PHOTOGRAPHS, patches, photographs
-from .rain import Rain100
+from .rain import PairFolder, Rain100, RainPair
 from .textures import TEXTURES, textures
 from .urban import Urban100
 
 __all__ = [
+    "BSDS500",
     "PHOTOGRAPHS",
     "TEXTURES",
     "Labelled",
+    "PairFolder",
     "Rain100",
+    "RainPair",
     "RandomCrops",
     "Urban100",
     "digits",
