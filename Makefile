@@ -96,10 +96,10 @@ browser: book ## open the built pages in Chromium
 bench: setup ## time and memory, printed as ratios
 	@set -e; for name in import_time cost; do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
 
-artifacts: setup ## the long runs whose results artifacts/ holds (hours on one core; the last two go on where they stopped)
-	@set -e; for task in rain inpainting classification; do $(BIN)/python -m eqreg run $$task --preset cpu && \
+artifacts: setup ## the long runs whose results artifacts/ holds (hours on one core; runs go on where they stopped)
+	@set -e; for task in rain inpainting classification deraining mar; do $(BIN)/python -m eqreg run $$task --preset cpu && \
 		$(BIN)/python -m eqreg compare $$task --preset cpu --keep artifacts; done
-	@set -e; for name in rain13 soft dial classification scale kills $(if $(EQREG_DATA),ct_simulator); do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for name in rain13 soft dial classification scale kills $(if $(EQREG_DATA),ct_simulator rain_statistics); do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
 
 gpu: setup ## what GPU.md lists as pending; MINUTES=9 stops in time, JOBS=6 share the card, call again to go on
 	$(BIN)/python benchmarks/gpu.py --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(EQREG_DATA),--data "$(EQREG_DATA)")

@@ -153,7 +153,8 @@ def resize_ct(hu: Tensor, size: int) -> Tensor:
     square = F.pad(hu, around, value=AIR)[None, None]
     if side == size:
         return square[0, 0]
-    return F.interpolate(square, (size, size), mode="bilinear", antialias=True)[0, 0]
+    resized = F.interpolate(square, (size, size), mode="bilinear", antialias=True)[0, 0]
+    return resized.clamp(square.min(), square.max())  # air must not round to below -1000 HU
 
 
 def _read_dicom(path: Path) -> np.ndarray[Any, Any]:

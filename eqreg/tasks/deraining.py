@@ -78,7 +78,7 @@ class Deraining(Task):
                 "published": True, "patches": 400, "patch": 64, "crop": 32, "size": 128,
                 "stages": 3, "maps": 8, "width": 16, "blocks": 1,
             },
-            expects="an hour of one CPU core",
+            expects="40 minutes of one idle CPU core",
         ),
         "full": Preset(
             steps=2500, images=16, methods=(*_ROWS, "penalty-C4"), seeds=(0, 1, 2),

@@ -77,7 +77,7 @@ class Mar(Task):
                 "data": "ct100", "size": 416, "slices": 30, "implants": 4, "crop": 48, "turn_every": 7,
                 "stages": 3, "maps": 8, "width": 8, "blocks": 1, "dictionary": 5,
             },
-            expects="an hour of one CPU core",
+            expects="40 minutes of one idle CPU core",
         ),
         "cpu-unet": Preset(
             steps=600, images=4, methods=("plain",), seeds=(0, 1, 2),
@@ -86,7 +86,7 @@ class Mar(Task):
                 "data": "ct100", "size": 416, "slices": 30, "implants": 4, "crop": 48, "turn_every": 7,
                 "network": "unet", "width": 8, "levels": 2,
             },
-            expects="a quarter of an hour of one CPU core",
+            expects="five minutes of one CPU core",
         ),
         "full": Preset(
             steps=3000, images=16, methods=_ROWS, seeds=(0, 1, 2),

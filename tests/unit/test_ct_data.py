@@ -182,6 +182,11 @@ def test_resizing_fits_into_a_square_of_air():
         resize_ct(torch.zeros(1, 2, 2), 4)
 
 
+@pytest.mark.parametrize("size", [416, 333, 100])
+def test_air_stays_air_when_a_slice_shrinks(size):
+    assert resize_ct(torch.full((512, 512), -1000.0), size).unique().tolist() == [-1000.0]
+
+
 # ---- the published layouts
 
 
