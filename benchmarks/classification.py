@@ -166,7 +166,7 @@ def row(law: str, n: int, method: str, seed: int, lr: float, strength: float) ->
 
 
 def methods(law: str) -> tuple[str, ...]:
-    further = {"upright": tuple(STRICT), "textures": ("strict-D4",), "mixed": ("decay free head",)}
+    further = {"upright": tuple(STRICT), "mixed": ("decay free head",)}
     return METHODS + further.get(law, ())
 
 
