@@ -72,7 +72,7 @@ class Deraining(Task):
             expects="under a minute on one CPU core; too short to learn much",
         ),
         "cpu": Preset(
-            steps=600, images=4, methods=_ROWS, seeds=(0, 1, 2),
+            steps=600, images=4, methods=tuple(r for r in _ROWS if r != "eqreg-C4"), seeds=(0, 1, 2),
             rates=(4e-3, 8e-3), tuning_steps=200, tuning_seeds=(100, 101), watch=4,
             sizes={
                 "published": True, "patches": 400, "patch": 64, "crop": 32, "size": 128,
