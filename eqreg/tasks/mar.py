@@ -81,7 +81,7 @@ class Mar(Task):
         ),
         "cpu-unet": Preset(
             steps=600, images=4, methods=("plain",), seeds=(0, 1, 2),
-            rates=(2e-3, 5e-3), tuning_steps=150, tuning_seeds=(100, 101), watch=2,
+            rates=(2.5e-4, 1e-3), tuning_steps=150, tuning_seeds=(100, 101), watch=2,
             sizes={
                 "data": "ct100", "size": 416, "slices": 30, "implants": 4, "crop": 48, "turn_every": 7,
                 "network": "unet", "width": 8, "levels": 2,
