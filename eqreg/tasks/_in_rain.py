@@ -14,7 +14,7 @@ from ..actions import rotate, valid_mask
 from ..data import Rain100, patches, photographs
 from ..data.bsds import BSDS500
 from ..groups import C8
-from ..metrics import luma, psnr, ssim
+from ..metrics import psnr, ssim
 from ..physics.rain import RAIN100H, RainModel, add_rain
 from ._task import Root
 
@@ -105,10 +105,7 @@ def _validation_pairs(size: int, published: bool, root: Root) -> tuple[Tensor, T
 
 
 def _y_psnr(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
-    if mask is None:
-        return psnr(x, y, channel="y")
-    error = (luma(x) - luma(y)).square()[..., mask].mean((1, 2))
-    return -10 * torch.log10(error)
+    return psnr(x, y, channel="y", mask=mask)
 
 
 def _middle(image: Tensor, size: int) -> Tensor:
