@@ -42,6 +42,7 @@ class Method:
         start: begin with equivariant weights of full power; a decay of random ones fades the signal.
         strengths: values of lambda, or of the decay, that tuning tries; empty: nothing to tune.
         objective: name of the task's own objective in place of its loss, for self-supervised rows.
+        network: name of another network of the task in place of its usual one, for baselines.
     """
 
     about: str
@@ -53,6 +54,7 @@ class Method:
     start: bool = False
     strengths: tuple[float, ...] = ()
     objective: str | None = None
+    network: str | None = None
 
 
 METHODS: Mapping[str, Method] = {

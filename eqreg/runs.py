@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,12 +20,13 @@ import torch
 from torch import nn
 
 from ._extras import require
+from ._silent import silent_weights
 from ._stamp import code_version, device_name, today
 from ._wrappers import unwrapped
 from .checkpoint import previous, save_weights, write_whole
 from .methods import Row, prepare
 from .tasks import Preset, Task, get_task
-from .training import History, fit
+from .training import History, SampleBatch, fit
 
 _CURVE_POINTS = 100
 _DEPENDENT = 2000  # seeds of what a run draws beside its weights
@@ -76,8 +78,10 @@ def prepared(
         preset = replace(preset, sizes=sizes)
     row = Row.parse(run.method, task.right, task.full, task.methods)
     torch.manual_seed(run.seed)
+    other = row.method.network
+    model = task.model(preset) if other is None else task.network(other, preset)
     made = prepare(
-        row, task.model(preset), run.strength, twin=task.twin, layers=task.layers, fields=task.fields,
+        row, model, run.strength, twin=task.twin, layers=task.layers, fields=task.fields,
         seed=run.seed + _DEPENDENT,
     )  # fmt: skip
     settings: dict[str, Any] = {**made.settings, "loss": task.loss}
@@ -150,6 +154,7 @@ def train(
     )  # fmt: skip
     if not history.finished:
         raise Stopped(f"stopped after {len(history.loss)} of {steps} steps; call again to go on")
+    silent = [] if fabric is not None else _silent(run, model, sampler, settings)
     images = _evaluate(task, model, preset, run.split, root)
     result = {
         "run": configuration,
@@ -159,6 +164,7 @@ def train(
         },
         "data": sampler.fingerprint() if hasattr(sampler, "fingerprint") else None,
         "parameters": sum(p.numel() for p in model.parameters()),
+        "silent": silent,
         "metrics": {name: _mean(values) for name, values in images.items()},
         "per_image": {name: [_short(v) for v in values] for name, values in images.items()},
         "curves": {"loss": _thin(history.loss), "penalty": _thin(history.penalty), "val": log.read()},
@@ -170,6 +176,21 @@ def train(
     if fabric is None or fabric.is_global_zero:
         _store(folder, model, result)
     return result
+
+
+def _silent(run: Run, model: nn.Module, sampler: SampleBatch, settings: Any) -> list[str]:
+    """Weights without any effect; whoever reads the scores of the run should know."""
+    found = silent_weights(
+        model, sampler, settings["loss"], settings.get("objective"),
+        generator=torch.Generator().manual_seed(run.seed),
+    )  # fmt: skip
+    if found:
+        warnings.warn(
+            f"{run.method} {run.seed} of {run.task}: {len(found)} weights have no effect any more, "
+            f"{', '.join(found[:3])}{', ...' if len(found) > 3 else ''}; a smaller lr may keep them alive",
+            stacklevel=3,
+        )
+    return found
 
 
 def _store(folder: Path, model: nn.Module, result: dict[str, Any]) -> None:

@@ -30,15 +30,17 @@ class Blocks(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """As in ResidualNet: variance 2 / fan-in before a ReLU; what is added starts small; no biases."""
+        """Variance 2 / fan-in beside a ReLU, 1 / fan-in without; what is added starts small; no biases."""
         nn.init.constant_(self.step, self.start)
-        ends = [block[-1] for block in self.blocks] + [getattr(self, "read", None)]  # type: ignore[index]
+        read = getattr(self, "read", None)  # reads features of both signs, and no ReLU follows
+        ends = [block[-1] for block in self.blocks] + [read]  # type: ignore[index]
         for module in self.modules():
             reset = getattr(module, "reset_parameters", None)
             if isinstance(module, Blocks) or reset is None:
                 continue
             reset()  # variance 1 / (3 fan-in)
-            gain = math.sqrt(6) * (0.1 if any(module is end for end in ends) else 1.0)
+            gain = math.sqrt(3 if module is read else 6)
+            gain *= 0.1 if any(module is end for end in ends) else 1.0
             for name, parameter in module.named_parameters():
                 parameter.data.mul_(0.0 if name == "bias" else gain)
 
@@ -84,8 +86,8 @@ class MapNet(Blocks):
 class ImageNet(Blocks):
     """The proximal map of the image: a residual net whose features go on to the next stage.
 
-    With ``gated`` the image reads the positive part of the features. Without, it reads them as they are, and
-    features that drift below zero, as they may over many stages, cannot fall silent.
+    The image reads the features as they are, not their positive part: features that drift below zero, as they
+    may over many stages, cannot fall silent.
     """
 
     def __init__(
@@ -97,10 +99,8 @@ class ImageNet(Blocks):
         *,
         channels: int = 1,
         step: float = 0.5,
-        gated: bool = True,
     ) -> None:
         super().__init__(width, blocks, kernel_size, strict, step)
-        self.gated = gated
         self.lift = convolution(channels, width, kernel_size, strict, image="in")
         self.read = convolution(width, channels, kernel_size, strict, image="out")
 
@@ -111,7 +111,7 @@ class ImageNet(Blocks):
     def prox(self, x: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """What follows the gradient step, same shapes."""
         features = self.refine(features + self.lift(x))
-        return x + self.read(features.relu() if self.gated else features), features
+        return x + self.read(features), features
 
 
 def convolution(

@@ -126,7 +126,7 @@ class RCDNet(nn.Module):
         )
         # Of the objective's data term, a step of length 1 in B finds the minimum: O - C*M.
         self.background_nets = nn.ModuleList(
-            ImageNet(width, blocks, kernel_size, strict, channels=channels, step=1.0, gated=False)
+            ImageNet(width, blocks, kernel_size, strict, channels=channels, step=1.0)
             for _ in range(stages)
         )
         self.reset_parameters()

@@ -24,8 +24,7 @@ _DENSITY = (0.0005, 0.01)
 RAIN = replace(RAIN100H, density=_DENSITY)
 _SEED = 10_000
 _CROPS = 8
-_EVERY_THIRD = 3  # pair of Rain100L is looked at turned
-_TURNED_SIZE, _PHOTOGRAPH_SIZE = 160, 192
+_DIAGONAL_SIZE, _PHOTOGRAPH_SIZE = 160, 192
 
 Clear = Callable[[Tensor], Tensor]
 
@@ -33,26 +32,25 @@ Clear = Callable[[Tensor], Tensor]
 def rain100(clear: Clear, root: Root) -> dict[str, Tensor]:
     """The published pairs, one after the other: they have two shapes."""
     rows: dict[str, list[Tensor]] = {}
+    inside = valid_mask((_DIAGONAL_SIZE, _DIAGONAL_SIZE), 1, C8)
 
     def note(**values: Tensor) -> None:
         for name, value in values.items():
             rows.setdefault(name, []).append(value)
 
-    for i, pair in enumerate(Rain100(folder(root, "Rain100L"))):
+    for pair in Rain100(folder(root, "Rain100L")):
         o, b = pair.rainy[None], pair.clean[None]
         x = clear(o)
         note(
             psnr=_y_psnr(x, b), ssim=ssim(x, b, channel="y"), psnr_rgb=psnr(x, b),
             psnr_input=_y_psnr(o, b), ssim_input=ssim(o, b, channel="y"), psnr_rgb_input=psnr(o, b),
         )  # fmt: skip
-        if i % _EVERY_THIRD == 0:
-            o, b = (_middle(t, _TURNED_SIZE) for t in (o, b))
-            note(psnr_crop=_y_psnr(clear(o), b), psnr_crop_input=_y_psnr(o, b))
-            note(psnr_turned=_y_psnr(clear(rotate(o, 1)), rotate(b, 1)))
-            o, b = (rotate(t, 1, C8) for t in (o, b))
-            inside = valid_mask((_TURNED_SIZE, _TURNED_SIZE), 1, C8)
-            x = clear(o)
-            note(psnr_diagonal=_y_psnr(x, b, inside), psnr_diagonal_input=_y_psnr(o, b, inside))
+        note(psnr_turned=_y_psnr(clear(rotate(o, 1)), rotate(b, 1)))
+        o, b = (_middle(t, _DIAGONAL_SIZE) for t in (o, b))
+        note(psnr_crop=_y_psnr(clear(o), b), psnr_crop_input=_y_psnr(o, b))
+        o, b = (rotate(t, 1, C8) for t in (o, b))
+        x = clear(o)
+        note(psnr_diagonal=_y_psnr(x, b, inside), psnr_diagonal_input=_y_psnr(o, b, inside))
     return {name: torch.cat(values) for name, values in rows.items()}
 
 

@@ -34,7 +34,7 @@ _SMALL_VIEWS = 80
 # Beyond this a slice holds metal or saturated: no truth to compare with.
 _METAL_HU = 2500.0
 _TISSUE_HU = -500.0
-_HELD_OUT = 4
+_RARE = 16
 
 
 @cache
@@ -110,7 +110,7 @@ def chests(root: Path, size: int, split: str) -> list[Tensor]:
     """Chest slices of CT100 without metal, (size, size) in HU; no patient is in two splits.
 
     The files name ages and no patients, so all slices of one age stay together. Ages with the fewest slices
-    are held out: four for "test", four for "val", one slice of each.
+    are held out: eight for "test", four for "val", one slice of each.
 
     Raises:
         FileNotFoundError: no folder, or no slice in it.
@@ -125,12 +125,12 @@ def chests(root: Path, size: int, split: str) -> list[Tensor]:
         if hu.max() < _METAL_HU:
             by_age.setdefault(int(age[1]), []).append(hu)
     order = sorted(by_age, key=lambda a: (len(by_age[a]), a))
-    if len(order) <= 4 * _HELD_OUT:
+    if len(order) <= _RARE:
         raise ValueError(
-            f"mar: expected patients of more than {4 * _HELD_OUT} ages in {folder.root}, "
-            f"got {len(order)}"
+            f"mar: expected patients of more than {_RARE} ages in {folder.root}, got {len(order)}"
         )
-    held = {"test": order[: 4 * _HELD_OUT : 4], "val": order[2 : 4 * _HELD_OUT : 4]}
+    # Of every four ages in a row two are for the test, and one for the choice of the settings.
+    held = {"test": order[:_RARE:2], "val": order[1:_RARE:4]}
     if split in held:
         chosen = [by_age[age][0] for age in held[split]]
     else:

@@ -83,6 +83,14 @@ class Task(ABC):
     def model(self, preset: Preset) -> nn.Module:
         """The plain network; its weights come from torch's global generator."""
 
+    def network(self, name: str, preset: Preset) -> nn.Module:
+        """Another network, which a method asks for by name: a baseline or a variant.
+
+        Raises:
+            ValueError: the task has none of that name.
+        """
+        raise ValueError(f"task {self.name!r} has no network {name!r}")
+
     def twin(
         self, model: nn.Module, group: Group, *, match: Literal["width", "parameters"]
     ) -> nn.Module:

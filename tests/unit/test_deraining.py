@@ -178,7 +178,7 @@ def test_it_trains_and_is_judged(name, monkeypatch):
 
 
 def test_published_pairs_are_judged_at_full_size_and_turned(tmp_path, monkeypatch):
-    monkeypatch.setattr(in_rain, "_TURNED_SIZE", 16)
+    monkeypatch.setattr(in_rain, "_DIAGONAL_SIZE", 16)
     (tmp_path / "Rain100L" / "rainy").mkdir(parents=True)
     for i, shape in enumerate(((20, 24), (24, 20), (20, 24), (20, 24)), 1):
         clean = torch.rand(1, 3, *shape, generator=seeded(i)) / 2
@@ -193,11 +193,12 @@ def test_published_pairs_are_judged_at_full_size_and_turned(tmp_path, monkeypatc
         return o
 
     found = in_rain.rain100(clear, tmp_path)
-    assert len(found["psnr"]) == 4 and len(found["psnr_turned"]) == 2
+    assert len(found["psnr"]) == 4 and len(found["psnr_turned"]) == 4
     assert torch.equal(found["psnr"], found["psnr_input"])
-    assert torch.allclose(found["psnr_turned"], found["psnr_crop"])
+    assert torch.allclose(found["psnr_turned"], found["psnr"])
+    assert torch.equal(found["psnr_crop"], found["psnr_crop_input"])
     assert torch.equal(found["psnr_diagonal"], found["psnr_diagonal_input"])
-    assert seen.count((16, 16)) == 6 and seen[:2] == [(20, 24), (16, 16)]
+    assert seen.count((16, 16)) == 8 and seen[:3] == [(20, 24), (24, 20), (16, 16)]
 
 
 @needs_data

@@ -19,7 +19,7 @@ LAYERS = [
     {"strict", "physics", "data", "strength"},
     {"models", "methods", "_step", "_resume", "_scale", "artifacts", "losses"},
     {"training"},
-    {"tasks"},
+    {"tasks", "_silent"},
     {"runs"},
     {"pretrained", "comparison", "tuning", "campaign"},
     {"cli"},
