@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..groups import Group
+from ._layers import convolution, draw
 
 
 class Blocks(nn.Module):
@@ -30,19 +30,14 @@ class Blocks(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Variance 2 / fan-in beside a ReLU, 1 / fan-in without; what is added starts small; no biases."""
+        """Draw weights; what is added starts small."""
         nn.init.constant_(self.step, self.start)
         read = getattr(self, "read", None)  # reads features of both signs, and no ReLU follows
-        ends = [block[-1] for block in self.blocks] + [read]  # type: ignore[index]
-        for module in self.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if isinstance(module, Blocks) or reset is None:
-                continue
-            reset()  # variance 1 / (3 fan-in)
-            gain = math.sqrt(3 if module is read else 6)
-            gain *= 0.1 if any(module is end for end in ends) else 1.0
-            for name, parameter in module.named_parameters():
-                parameter.data.mul_(0.0 if name == "bias" else gain)
+        draw(
+            (m for m in self.modules() if m is not self and hasattr(m, "reset_parameters")),
+            small=[*(block[-1] for block in self.blocks), *([read] if read else [])],  # type: ignore[index]
+            linear=read,
+        )
 
     def refine(self, h: Tensor) -> Tensor:
         """The residual blocks, one after the other."""
@@ -112,29 +107,6 @@ class ImageNet(Blocks):
         """What follows the gradient step, same shapes."""
         features = self.refine(features + self.lift(x))
         return x + self.read(features), features
-
-
-def convolution(
-    c_in: int,
-    c_out: int,
-    kernel_size: int,
-    strict: Group | None,
-    *,
-    image: Literal["in", "out"] | None = None,
-    bias: bool = True,
-) -> nn.Module:
-    """An ordinary convolution, or a strict one between regular fields; ``image`` tells which end is none."""
-    if strict is None:
-        return nn.Conv2d(c_in, c_out, kernel_size, padding=kernel_size // 2, bias=bias)
-    from ..strict import FourierConv2d, GroupConv2d
-    from ..strict.conv import exact_on_grid
-
-    field_in, field_out = (
-        strict.field(f"{c}t" if image == end else f"{c // strict.order}r")
-        for c, end in ((c_in, "in"), (c_out, "out"))
-    )
-    layer = GroupConv2d if exact_on_grid(strict) else FourierConv2d
-    return layer(field_in, field_out, kernel_size, bias=bias)
 
 
 def strict_size(channels: int, kernel_size: int, group: Group) -> int:

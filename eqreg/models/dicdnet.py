@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..groups import Group
-from ._unfolding import ImageNet, MapNet, check_sizes, convolution, largest_gain, strict_size
+from ._layers import convolution
+from ._unfolding import ImageNet, MapNet, check_sizes, largest_gain, strict_size
 
 
 class DICDNet(nn.Module):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
 from ..groups import Group
+from ._layers import End, convolution, draw
 
 
 class ResidualNet(nn.Module):
@@ -58,40 +57,22 @@ class ResidualNet(nn.Module):
             )
         super().__init__()
         widths = [channels, *[width] * (depth - 1), channels]
+        ends: list[End] = [
+            "in",
+            *[None] * (depth - 2),
+            "out",
+        ]  # of the image; between them are regular fields
         layers: list[nn.Module] = []
-        for i, (c_in, c_out) in enumerate(zip(widths, widths[1:], strict=False)):
-            layers += [_convolution(c_in, c_out, kernel_size, i, depth, strict), nn.ReLU()]
+        for c_in, c_out, end in zip(widths, widths[1:], ends, strict=False):
+            layers += [convolution(c_in, c_out, kernel_size, strict, image=end), nn.ReLU()]
         self.body = nn.Sequential(*layers[:-1])
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw weights that keep the power of the signal, and start near ``f(x) = x``; no biases."""
         layers = [layer for layer in self.body if not isinstance(layer, nn.ReLU)]
-        for layer in layers:
-            layer.reset_parameters()  # type: ignore[operator]  # variance 1 / (3 fan-in)
-            # He et al. (2015) ask for variance 2 / fan-in. With torch's default each ReLU layer
-            # divides the power by 6, and a few layers on the output is nothing but biases.
-            gain = math.sqrt(6) * (0.1 if layer is layers[-1] else 1.0)
-            for name, parameter in layer.named_parameters():
-                parameter.data.mul_(0.0 if name == "bias" else gain)
+        draw(layers, small=layers[-1:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore images (B, C, H, W)."""
         return x + self.body(x)
-
-
-def _convolution(
-    c_in: int, c_out: int, kernel_size: int, i: int, depth: int, strict: Group | None
-) -> nn.Module:
-    padding = kernel_size // 2
-    if strict is None:
-        return nn.Conv2d(c_in, c_out, kernel_size, padding=padding)
-    from ..strict import GroupConv2d
-
-    def hidden(channels: int) -> str:
-        return f"{channels // strict.order}r"
-
-    # Images are trivial fields, everything between them is regular.
-    field_in = strict.field(f"{c_in}t" if i == 0 else hidden(c_in))
-    field_out = strict.field(f"{c_out}t" if i == depth - 1 else hidden(c_out))
-    return GroupConv2d(field_in, field_out, kernel_size, padding=padding)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..groups import Group
+from ._layers import End, convolution, draw
 
 
 class UNet(nn.Module):
@@ -75,12 +76,7 @@ class UNet(nn.Module):
     def reset_parameters(self) -> None:
         """Draw weights that keep the power of the signal, and start near ``f(x) = x``; no biases."""
         layers = list(_convolutions(self.body))
-        for layer in layers:
-            layer.reset_parameters()  # type: ignore[operator]  # variance 1 / (3 fan-in)
-            # As in ResidualNet: variance 2 / fan-in before ReLUs, a small last layer.
-            gain = math.sqrt(6) * (0.1 if layer is layers[-1] else 1.0)
-            for name, parameter in layer.named_parameters():
-                parameter.data.mul_(0.0 if name == "bias" else gain)
+        draw(layers, small=layers[-1:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore images (B, C, H, W)."""
@@ -128,9 +124,9 @@ class _Body(nn.Module):
     ) -> None:
         super().__init__()
 
-        def block(c_in: int, c_out: int, image: str = "") -> nn.Sequential:
+        def block(c_in: int, c_out: int, image: End = None) -> nn.Sequential:
             """Padding, convolution, ReLU. The padding stands alone: strict layers know zeros only."""
-            conv = _convolution(c_in, c_out, kernel_size, strict, image)
+            conv = convolution(c_in, c_out, kernel_size, strict, image=image, padding=0)
             return nn.Sequential(nn.CircularPad2d(kernel_size // 2), conv, nn.ReLU())
 
         widths = [width * 2**level for level in range(levels + 1)]
@@ -153,21 +149,6 @@ class _Body(nn.Module):
             doubled = up(F.interpolate(x, scale_factor=2, mode="nearest"))
             x = merge(torch.cat([skips.pop(), doubled], 1))
         return self.last(x)
-
-
-def _convolution(
-    c_in: int, c_out: int, kernel_size: int, strict: Group | None, image: str
-) -> nn.Module:
-    if strict is None:
-        return nn.Conv2d(c_in, c_out, kernel_size)
-    from ..strict import FourierConv2d, GroupConv2d
-    from ..strict.conv import exact_on_grid
-
-    order = strict.order
-    field_in = strict.field(f"{c_in}t" if image == "in" else f"{c_in // order}r")
-    field_out = strict.field(f"{c_out}t" if image == "out" else f"{c_out // order}r")
-    layer = GroupConv2d if exact_on_grid(strict) else FourierConv2d
-    return layer(field_in, field_out, kernel_size, padding=0)
 
 
 def _convolutions(module: nn.Module) -> Iterator[nn.Module]:

@@ -34,9 +34,9 @@ def seeded(seed=0):
 def prepared(name, strength=0.0):
     row = Row.parse(name, TASK.right, TASK.full, TASK.methods)
     torch.manual_seed(0)
-    made = prepare(
-        row, TASK.model(QUICK), strength, twin=TASK.twin, layers=TASK.layers, fields=TASK.fields
-    )
+    other = row.method.network
+    net = TASK.network(other, QUICK) if other else TASK.model(QUICK)
+    made = prepare(row, net, strength, twin=TASK.twin, layers=TASK.layers, fields=TASK.fields)
     return row, made
 
 
@@ -73,6 +73,22 @@ def test_image_channels_are_trivial():
         else:
             fields = settings["regularizer"].plan.fields
             assert str(fields["background_nets.0.read"]) == "3t"
+
+
+def test_the_baseline_unfolds_nothing_and_is_as_large():
+    preset = TASK.preset("cpu")
+    sizes = [
+        sum(p.numel() for p in net.parameters())
+        for net in (TASK.network("residual", preset), TASK.model(preset))
+    ]
+    assert abs(sizes[0] / sizes[1] - 1) < 0.02
+    net, o = TASK.network("residual", QUICK), torch.rand(2, 3, 8, 8, generator=seeded())
+    background, rain = net(o)
+    assert background.shape == o.shape and torch.equal(rain, o - background)
+    squares = (background - o / 2).square().mean()
+    assert torch.isclose(TASK.loss((background, rain), (o / 2, o / 2)), 1.9 * squares)
+    with pytest.raises(ValueError, match="task 'deraining' has no network 'unet'"):
+        TASK.network("unet", QUICK)
 
 
 def test_strict_rows_are_strict_in_the_background_only():
@@ -160,7 +176,7 @@ def test_background_errors_by_hand():
     assert float(found["error_C4_stage_1"]) == pytest.approx(sum(by_hand) / 3)
 
 
-@pytest.mark.parametrize("name", ["plain", "eqreg-C4", "augmentation-decay"])
+@pytest.mark.parametrize("name", ["plain", "residual", "eqreg-C4", "augmentation-decay"])
 def test_it_trains_and_is_judged(name, monkeypatch):
     monkeypatch.setattr(in_rain, "_PHOTOGRAPH_SIZE", 64)
     _, made = prepared(name, 1e-3 if "eqreg" in name else 40.0)
@@ -171,9 +187,10 @@ def test_it_trains_and_is_judged(name, monkeypatch):
     assert len(history.loss) == 3
     small = replace(QUICK, sizes={**QUICK.sizes, "size": 32})
     assert set(TASK.evaluate(made.model, small, "val", None)) == {"psnr"}
-    if name == "plain":
+    if name in ("plain", "residual"):
         found = TASK.evaluate(made.model, small, "test", None)
-        assert {"psnr", "psnr_input", "psnr_horizontal", "error_C4_stage_2"} <= set(found)
+        assert {"psnr", "psnr_input", "psnr_horizontal"} <= set(found)
+        assert ("error_C4_stage_2" in found) == (name == "plain")
         assert all(np.isfinite(v).all() for v in found.values())
 
 

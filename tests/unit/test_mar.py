@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from eqreg import C4, rotate
+from eqreg import C4, C8, rotate
 from eqreg.physics.ct import mar_psnr
-from eqreg.runs import Run, train
+from eqreg.runs import Run, prepared, train
 from eqreg.tasks import _patients, get_task
 from eqreg.tasks._metal import Cases, kept, together
 from eqreg.tasks.mar import MetalCrops, RepairingUNet, restore
@@ -206,6 +206,21 @@ def test_strict_twin_is_exact_and_the_plain_network_is_not():
 def test_a_run(method, tmp_path):
     result = train(Run("mar", "quick", method, 0, 1e-3, 1e-4, steps=2, split="val"), tmp_path)
     assert np.isfinite(result["metrics"]["psnr"])
+
+
+def test_rows_of_eight_angles_have_filters_that_hold_them():
+    cpu = TASK.preset("cpu")
+    for name in ("plain-5x5", "strict-5x5-C8", "strict-equal-5x5-C8"):
+        _, _, net, _, row = prepared(Run("mar", "cpu", name, 0, 1e-3))
+        assert name in cpu.methods and row.group == (None if name == "plain-5x5" else C8)
+        assert net.options["kernel_size"] == 5 and net.strict == row.group
+    _, _, net, settings, _ = prepared(Run("mar", "cpu", "eqreg-C8", 0, 1e-3, 1e-4))
+    assert settings["regularizer"].group == C8 and net.options["kernel_size"] == 3
+    ma, li, metal, _ = some_cases().scaled()
+    twin = prepared(Run("mar", "quick", "strict-5x5", 0, 1e-3))[2]
+    with torch.no_grad():
+        turned = twin(*(rotate(t, 1) for t in (ma, li, metal)))
+        assert torch.allclose(turned, rotate(twin(ma, li, metal), 1), atol=1e-5)
 
 
 def test_unet_starts_from_the_li_image():

@@ -6,6 +6,8 @@ from torch import nn
 
 from eqreg import C4, rotate
 from eqreg.models import ResidualNet
+from eqreg.models.dicdnet import DICDNet
+from eqreg.models.rcdnet import RCDNet
 from eqreg.tiling import needed_overlap, tiled
 
 X = torch.rand(2, 3, 61, 83, generator=torch.Generator().manual_seed(0))
@@ -66,6 +68,26 @@ def test_several_inputs_and_other_channels():
         whole = model(X, mask.float())
     assert whole.shape == (2, 5, 61, 83)
     assert torch.allclose(tiled(model, (X, mask.float()), 20, 4), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("strict", [None, C4], ids=["plain", "strict"])
+def test_unfolded_networks_in_tiles(strict):
+    torch.manual_seed(0)
+    rain = RCDNet(2, 4, 4, 1, dictionary_size=5, strict=strict)
+    # Radius: 2 for the blur at the start; a stage compares, refines, draws, lifts, refines and reads.
+    assert needed_overlap(rain) == 2 * (2 + 2 * (2 + 2 + 2 + 1 + 2 + 1))
+    o = torch.rand(1, 3, 90, 121, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = rain(o)
+    assert torch.allclose(tiled(rain, o, 64, 44), whole, atol=1e-5), "also along the borders"
+    seams = (tiled(rain, o, 64, 8) - whole).abs().amax((0, 1))
+    assert seams.max() > 1e-4
+    metal = DICDNet(2, 4, 4, 1, dictionary_size=5, strict=strict)
+    overlap = needed_overlap(metal, (1, 1, 1))
+    ma, li, mask = o.split(1, 1)
+    with torch.no_grad():
+        whole = metal(ma, li, mask)
+    assert torch.allclose(tiled(metal, (ma, li, mask), 64, overlap), whole, atol=1e-5)
 
 
 def test_tiles_of_a_strict_network_keep_the_law():
