@@ -94,6 +94,16 @@ def paired(rows: dict[str, Any], method: str, metric: str, to: str = "plain") ->
     return [value - base[seed] for seed, value in pairs if seed in base]
 
 
+def verdict(differences: Sequence[float]) -> str:
+    """What paired differences show: "gain", "loss", or "within the noise" if the 95 % interval holds zero.
+
+    >>> verdict([0.9, 1.0, 1.1]), verdict([-1.0, 0.5, 1.0])
+    ('gain', 'within the noise')
+    """
+    mean, half = sum(differences) / len(differences), half_width(differences)
+    return "gain" if mean > half else "loss" if mean < -half else "within the noise"
+
+
 def table(content: dict[str, Any], metric: str, to: str = "plain") -> str:
     """Rows as text: mean of ``metric``, paired difference ± 95 % half width, seeds, cost."""
     rows = content["rows"]

@@ -61,6 +61,7 @@ class Run:
         preset = get_task(self.task).preset(self.preset)
         settings = {**asdict(self), "steps": self.steps or preset.steps, "images": preset.images}
         settings["sizes"] = dict(preset.sizes)
+        settings = json.loads(json.dumps(settings))  # as it is read again: tuples are lists
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         return {**settings, "hash": digest[:16]}
 
