@@ -43,6 +43,7 @@ class Method:
         strengths: values of lambda, or of the decay, that tuning tries; empty: nothing to tune.
         objective: name of the task's own objective in place of its loss, for self-supervised rows.
         network: name of another network of the task in place of its usual one, for baselines.
+        data: name of a variant of the task's training data.
     """
 
     about: str
@@ -55,6 +56,7 @@ class Method:
     strengths: tuple[float, ...] = ()
     objective: str | None = None
     network: str | None = None
+    data: str | None = None
 
 
 METHODS: Mapping[str, Method] = {

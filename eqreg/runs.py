@@ -134,6 +134,8 @@ def train(
         settings |= _rebuilt(settings, model, task)
     batch = preset.images // 2 if row.method.pairs else preset.images
     sampler = task.batches(preset, run.seed, batch, root, next(model.parameters()).device)
+    if row.method.data is not None:
+        sampler = task.variant(row.method.data, sampler)
     steps = configuration["steps"]
     looks = {steps * (i + 1) // preset.watch for i in range(preset.watch)} - {steps}
     log = _Log(folder / "log.jsonl")

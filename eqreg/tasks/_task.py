@@ -103,6 +103,14 @@ class Task(ABC):
     ) -> SampleBatch:
         """A sampler of training batches; ``seed`` decides the data, the generator the order."""
 
+    def variant(self, name: str, sampler: SampleBatch) -> SampleBatch:
+        """Other training data, which a method asks for by name, from what :meth:`batches` gave.
+
+        Raises:
+            ValueError: the task has none of that name.
+        """
+        raise ValueError(f"task {self.name!r} has no training data {name!r}")
+
     @abstractmethod
     def evaluate(
         self, model: nn.Module, preset: Preset, split: str, root: Root

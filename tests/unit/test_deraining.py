@@ -176,6 +176,27 @@ def test_background_errors_by_hand():
     assert float(found["error_C4_stage_1"]) == pytest.approx(sum(by_hand) / 3)
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+def test_backgrounds_turn_and_the_rain_does_not(pairs):
+    clean = torch.rand(4, 3, 12, 12, generator=seeded()) / 2
+    streaks = torch.zeros(4, 3, 12, 12)
+    streaks[..., 5] = 0.25  # a vertical line, whole as the crops are
+    rainy = clean + streaks if pairs else None
+    sampler = TASK.variant("turned-backgrounds", RainyCrops(clean, rainy, crop=12, batch=1))
+    known = {rotate(c, k).numpy().tobytes(): k for c in clean for k in range(4)}
+    seen = set()
+    g = seeded(1)
+    for _ in range(40):
+        o, (b, r) = sampler(g)
+        seen.add(known[b[0].numpy().tobytes()])
+        assert torch.equal(o - b, r) and o.max() <= 1
+        if pairs:
+            assert torch.allclose(r, streaks[:1], atol=1e-6)
+    assert seen == {0, 1, 2, 3}
+    with pytest.raises(ValueError, match="task 'deraining' has no training data 'snow'"):
+        TASK.variant("snow", sampler)
+
+
 @pytest.mark.parametrize("name", ["plain", "residual", "eqreg-C4", "augmentation-decay"])
 def test_it_trains_and_is_judged(name, monkeypatch):
     monkeypatch.setattr(in_rain, "_PHOTOGRAPH_SIZE", 64)
