@@ -63,7 +63,7 @@ class SynDeepLesion:
 
     ``data[i]`` raises ValueError for a file that is damaged or has other sizes; the message names it.
 
-    Reference: Wang et al., "DICDNet", IEEE TMI 41(4), 2021, and the data published with it.
+    Reference: Wang et al., "DICDNet", IEEE TMI 41(4), 2022, and the data published with it.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ stand for what we do not know about artifacts and anatomy, are small convolution
 trained end to end.
 
 Reference: Wang et al., "DICDNet: Deep Interpretable Convolutional Dictionary Network for Metal Artifact
-Reduction in CT Images", IEEE TMI 41(4), 2021, for the model. Nets and code are ours.
+Reduction in CT Images", IEEE TMI 41(4), 2022, for the model. Nets and code are ours.
 Taught in: notebooks/14b
 """
 

@@ -3,7 +3,7 @@
 The published numbers compare display images. Attenuation is clamped to [0, 0.5]/cm, stretched to 8 bit,
 set to 0 in the metal, and compared over all pixels, metal included, with a peak of 255.
 
-Reference: the evaluation that goes with Wang et al., "DICDNet", IEEE TMI 41(4), 2021.
+Reference: the evaluation that goes with Wang et al., "DICDNet", IEEE TMI 41(4), 2022.
 Taught in: notebooks/14
 """
 

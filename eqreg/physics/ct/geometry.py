@@ -163,7 +163,7 @@ def syndeeplesion() -> FanBeam:
     Lengths there are code units: a pixel is 512/416 * 0.03 cm, so the field of view is 15.4 cm and a
     chest is optically thin.
 
-    Reference: Wang et al., "DICDNet", IEEE TMI 41(4), 2021, and the data published with it.
+    Reference: Wang et al., "DICDNet", IEEE TMI 41(4), 2022, and the data published with it.
     """
     size, bins = 416, 641
     return FanBeam(
