@@ -1,0 +1,56 @@
+"""Is a gain that of the method, or that of the learning rate? One method with every rate of the preset.
+
+    python benchmarks/rates.py mar --preset cpu --method plain --data /folder [--runs runs]
+
+Tuning chooses a rate by short runs, and two rates may lie closer together there than seeds do. This trains the
+method in full with each of the preset's rates and writes artifacts/<task>-<preset>-rates.json. Runs that are done
+are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from common import ROOT, report
+
+from eqreg.runs import Run, train
+from eqreg.tasks import get_task
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("task")
+    parser.add_argument("--preset", default="cpu")
+    parser.add_argument("--method", default="plain")
+    parser.add_argument("--data", type=Path, default=os.environ.get("EQREG_DATA"))
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "rates")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    preset = get_task(args.task).preset(args.preset)
+    rates: dict[str, dict] = {}
+    stamps = []
+    for lr in preset.rates:
+        results = [
+            train(
+                Run(args.task, args.preset, args.method, seed, lr),
+                args.runs / f"{lr:g}",
+                root=args.data,
+            )
+            for seed in preset.seeds
+        ]
+        stamps += [r["stamp"] for r in results]
+        metrics = {k: [r["metrics"][k] for r in results] for k in results[0]["metrics"]}
+        rates[f"{lr:g}"] = {"metrics": metrics, "seeds": list(preset.seeds)}
+        report(f"{args.method}, lr {lr:g}: {metrics[get_task(args.task).score]}")
+    stamp = {**stamps[0], "seeds": list(preset.seeds), "hours": sum(s["hours"] for s in stamps)}
+    content = {"stamp": stamp, "method": args.method, "rates": rates}
+    out = args.out or ROOT / "artifacts" / f"{args.task}-{args.preset}-rates.json"
+    out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
