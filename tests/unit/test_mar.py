@@ -209,10 +209,10 @@ def test_a_run(method, tmp_path):
 
 
 def test_rows_of_eight_angles_have_filters_that_hold_them():
-    cpu = TASK.preset("cpu")
+    full = TASK.preset("full")
     for name in ("plain-5x5", "strict-5x5-C8", "strict-equal-5x5-C8"):
         _, _, net, _, row = prepared(Run("mar", "cpu", name, 0, 1e-3))
-        assert name in cpu.methods and row.group == (None if name == "plain-5x5" else C8)
+        assert name in full.methods and row.group == (None if name == "plain-5x5" else C8)
         assert net.options["kernel_size"] == 5 and net.strict == row.group
     _, _, net, settings, _ = prepared(Run("mar", "cpu", "eqreg-C8", 0, 1e-3, 1e-4))
     assert settings["regularizer"].group == C8 and net.options["kernel_size"] == 3
