@@ -20,8 +20,6 @@ $(if $(shell git --version),,$(error git is needed))
 BIN := .venv/bin
 # Without byte code: Python compiles a module when it is first imported, and most never are.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
-# Each process of a test run has a torch of its own, or a kernel with one.
-WORKERS := --numprocesses auto --maxprocesses 4
 BUILT := _build/html/index.html
 
 # The stamp of a finished set-up. Its name holds a hash of the pins and of this folder (a venv does
@@ -63,7 +61,6 @@ book: setup ## execute the notebooks, build the pages, print where they are
 	@# Pages that left the contents would stay.
 	@cmp -s _toc.yml _build/.toc || { rm -rf _build/html; cp _toc.yml _build/.toc; }
 	@rm -f _build/.finished
-	$(BIN)/python book/scripts/execute.py
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	@touch _build/.finished
 	@echo "The book is at $(CURDIR)/$(BUILT)"
@@ -86,15 +83,15 @@ types: setup ## annotations of the library
 
 unit: setup ## unit tests, property tests, examples in docstrings
 	@echo "== unit =="
-	$(BIN)/pytest $(WORKERS) --dist loadfile eqreg tests/unit tests/property tests/notebooks
+	$(BIN)/pytest eqreg tests/unit tests/property tests/notebooks
 
 notebooks: setup ## execute every notebook; its asserts are the tests
 	@echo "== notebooks =="
-	$(BIN)/pytest $(WORKERS) --dist loadscope --nbval-lax --nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
+	$(BIN)/pytest --nbval-lax --nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
 
 browser: book ## open the built pages in Chromium
 	@echo "== browser =="
-	$(BIN)/pytest $(WORKERS) tests/browser
+	$(BIN)/pytest tests/browser
 
 bench: setup ## time and memory, printed as ratios
 	@set -e; for name in import_time cost; do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
