@@ -16,6 +16,7 @@ from pathlib import Path
 
 from common import ROOT, report
 
+from eqreg.comparison import collect, table
 from eqreg.runs import Run, train
 from eqreg.tasks import get_task
 
@@ -33,19 +34,18 @@ def main() -> None:
     rates: dict[str, dict] = {}
     stamps = []
     for lr in preset.rates:
-        results = [
-            train(
-                Run(args.task, args.preset, args.method, seed, lr),
-                args.runs / f"{lr:g}",
-                root=args.data,
-            )
-            for seed in preset.seeds
-        ]
-        stamps += [r["stamp"] for r in results]
-        metrics = {k: [r["metrics"][k] for r in results] for k in results[0]["metrics"]}
-        rates[f"{lr:g}"] = {"metrics": metrics, "seeds": list(preset.seeds)}
-        report(f"{args.method}, lr {lr:g}: {metrics[get_task(args.task).score]}")
-    stamp = {**stamps[0], "seeds": list(preset.seeds), "hours": sum(s["hours"] for s in stamps)}
+        folder = args.runs / f"{lr:g}"
+        for seed in preset.seeds:
+            train(Run(args.task, args.preset, args.method, seed, lr), folder, root=args.data)
+        found = collect(folder, args.task, args.preset)
+        stamps.append(found["stamp"])
+        rates[f"{lr:g}"] = {
+            k: found["rows"][args.method][k] for k in ("metrics", "seeds", "silent")
+        }
+        report(table(found, get_task(args.task).score))
+    versions = {part for s in stamps for part in s["version"].split(" / ")}
+    hours = round(sum(s["hours"] for s in stamps), 2)
+    stamp = {**stamps[-1], "version": " / ".join(sorted(versions)), "hours": hours}
     content = {"stamp": stamp, "method": args.method, "rates": rates}
     out = args.out or ROOT / "artifacts" / f"{args.task}-{args.preset}-rates.json"
     out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

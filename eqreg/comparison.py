@@ -97,8 +97,8 @@ def paired(rows: dict[str, Any], method: str, metric: str, to: str = "plain") ->
 def verdict(differences: Sequence[float]) -> str:
     """What paired differences show: "gain", "loss", or "within the noise" if the 95 % interval holds zero.
 
-    >>> verdict([0.9, 1.0, 1.1]), verdict([-1.0, 0.5, 1.0])
-    ('gain', 'within the noise')
+    >>> verdict([0.9, 1.0, 1.1]), verdict([-0.9, -1.0, -1.1]), verdict([-1.0, 0.5, 1.0])
+    ('gain', 'loss', 'within the noise')
     """
     mean, half = sum(differences) / len(differences), half_width(differences)
     return "gain" if mean > half else "loss" if mean < -half else "within the noise"
