@@ -38,7 +38,7 @@ from eqreg.data import TEXTURES, Labelled, digits, textures, turn
 from eqreg.models import Classifier
 from eqreg.strict import equivariant
 from eqreg.strict.escnn import EscnnConv2d
-from eqreg.training import fit
+from eqreg.training import Symmetry, fit
 
 STEPS, BATCH, SIZE, WIDTH, DEPTH = 300, 32, 16, 16, 3
 TEXTURE_SIZE = 24  # smaller patches hardly show more than a brick
@@ -116,7 +116,7 @@ def train(law: str, n: int, method: str, seed: int, lr: float, strength: float):
 
     fit(
         model, sample, steps=STEPS, lr=lr, loss=F.cross_entropy, generator=seeded(seed + 1000),
-        progress=False, **settings,
+        progress=False, symmetry=Symmetry(**settings),
     )  # fmt: skip
     return model.eval(), settings.get("decay")
 

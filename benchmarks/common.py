@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from eqreg._stamp import code_version, device_name, today
 from eqreg.data.crops import RandomCrops
+from eqreg.experiments.stamp import code_version, device_name, today
 
 ROOT = Path(__file__).resolve().parent.parent
 

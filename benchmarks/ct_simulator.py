@@ -28,8 +28,8 @@ import torch
 from common import ROOT, report, seeded, stamp
 
 from eqreg import C4
-from eqreg._extras import require
 from eqreg.data.syndeeplesion import CTCase, SynDeepLesion, read_masks
+from eqreg.extras import require
 from eqreg.physics.ct import (
     FBP,
     Projector,

@@ -23,7 +23,7 @@ from eqreg import C4, AgreementStrength, EquivarianceDecay, psnr, rotate, sugges
 from eqreg.data import patches, photographs
 from eqreg.models import ResidualNet
 from eqreg.physics.rain import RainModel, add_rain
-from eqreg.training import fit
+from eqreg.training import Symmetry, fit
 
 STEPS, BATCH, CROP, PATCH, SIZE, WIDTH, DEPTH = 160, 8, 16, 32, 128, 12, 4
 # (spread in degrees, training patches)
@@ -62,7 +62,7 @@ def train(pairs, seed: int, strength: float = 0.0, lr: float = 8e-3, automatic: 
     auto = AgreementStrength(decay, rate=AUTO_RATE) if automatic else None
     start = time.process_time()
     fit(
-        model, sample, steps=STEPS, lr=lr, decay=decay, automatic=auto,
+        model, sample, steps=STEPS, lr=lr, symmetry=Symmetry(decay=decay, automatic=auto),
         generator=seeded(seed + 1000), progress=False,
     )  # fmt: skip
     return model.eval(), decay, time.process_time() - start

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from common import ROOT
 
-from eqreg import artifacts, campaign, comparison
+from eqreg.experiments import artifacts, campaign, comparison
 from eqreg.tasks import get_task
 
 PENDING = re.compile(r"```runs\n(.*?)```", re.DOTALL)

@@ -22,7 +22,7 @@ from pathlib import Path
 from common import ROOT, report, stamp
 from safetensors.torch import load_file
 
-from eqreg.checkpoint import load_checkpoint
+from eqreg.training.checkpoint import load_checkpoint
 
 METHOD, STEPS, EVERY = "eqreg", 600, 3
 EARLY = 4  # kills that may fall before the first step; the others hit training and writing

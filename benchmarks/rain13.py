@@ -32,7 +32,7 @@ from eqreg import (
 from eqreg.data import patches, photographs
 from eqreg.models import ResidualNet
 from eqreg.physics.rain import RainModel, add_rain
-from eqreg.training import fit
+from eqreg.training import Symmetry, fit
 
 RAIN = RainModel(angle=0, spread=20)
 IMAGES, CROP, PATCH, PATCHES, SIZE = 8, 32, 96, 4, 192
@@ -85,7 +85,7 @@ def train(method: str, seed: int, steps: int, lr: float, lam: float = 0.0, crop:
         lr=lr,
         generator=generator,
         progress=False,
-        **settings,
+        symmetry=Symmetry(**settings),
     )
     return model.eval()
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from common import ROOT, report
 
-from eqreg.comparison import collect, table
-from eqreg.runs import Run, train
+from eqreg.experiments.comparison import collect, table
+from eqreg.experiments.runs import Run, train
 from eqreg.tasks import get_task
 
 

@@ -14,13 +14,13 @@ from common import seeded
 from torch import Tensor, nn
 
 from eqreg import C4, EquivarianceRegularizer
-from eqreg.checkpoint import save_checkpoint
 from eqreg.data import patches, photographs
 from eqreg.data.crops import RandomCrops
 from eqreg.models import ResidualNet
 from eqreg.physics.rain import RainModel, add_rain
 from eqreg.strict import equivariant
-from eqreg.training import fit
+from eqreg.training import Symmetry, fit
+from eqreg.training.checkpoint import save_checkpoint
 
 DEPTH, BATCH, SIZE = 6, 8, 32
 WIDTHS = (16, 32, 64)
@@ -122,7 +122,7 @@ def waiting() -> list[dict[str, float]]:
                     settings = {"regularizer": EquivarianceRegularizer(model, C4), "lam": lam}
                 history = fit(
                     model, rain(crop, BATCH), steps=16, lr=1e-4, generator=seeded(4),
-                    progress=False, **settings,
+                    progress=False, symmetry=Symmetry(**settings),
                 )  # fmt: skip
                 shares.append(round(history.waiting / history.seconds, 4))
             rows.append({"width": width, "crop": crop, "plain": shares[0], "EQ-Reg": shares[1]})

@@ -38,7 +38,7 @@ from eqreg.data import patches, photographs
 from eqreg.models import ResidualNet
 from eqreg.physics.rain import RainModel, add_rain
 from eqreg.strict import equivariant
-from eqreg.training import fit
+from eqreg.training import Symmetry, fit
 
 STEPS, IMAGES, CROP, PATCH, SIZE, WIDTH, DEPTH = 400, 8, 24, 96, 128, 16, 6
 NUMBERS, TUNING_NUMBER = (4, 16, 64), 16
@@ -136,7 +136,15 @@ def train(name: str, task: str, number: int, seed: int, lr: float, strength: flo
     # A paired method passes every image twice, so its batch is half as large.
     batch = IMAGES // 2 if method.pairs is not None else IMAGES
     batches = sampler(task, number, seed, batch)
-    fit(model, batches, steps=steps, lr=lr, generator=seeded(seed + 1000), progress=False, **how)
+    fit(
+        model,
+        batches,
+        steps=steps,
+        lr=lr,
+        generator=seeded(seed + 1000),
+        progress=False,
+        symmetry=Symmetry(**how),
+    )
     return model.eval(), how
 
 

@@ -6,21 +6,22 @@ The names here need torch and numpy alone. Tasks, data, strict layers, models, t
 are submodules (``eqreg.physics``, ``eqreg.data``, ``eqreg.strict``, ...) that you import by name.
 """
 
-from .actions import act, permute_channels, rotate, valid_mask
-from .fields import FieldType
-from .groups import C1, C2, C4, C8, D4, CyclicGroup, DihedralGroup, Element
-from .lie import lie_derivative, lie_error
-from .metrics import equivariance_error, layer_errors, luma, psnr, ssim
-from .pretrained import load_pretrained
-from .projection import (
+from .experiments.pretrained import load_pretrained
+from .measure.errors import equivariance_error, layer_errors
+from .measure.lie import lie_derivative, lie_error
+from .measure.quality import luma, psnr, ssim
+from .soft.projection import (
     EquivarianceDecay,
     ProjectionPenalty,
     equivariance_distance,
     equivariant_init_,
     project,
 )
-from .regularizer import EquivarianceRegularizer, RegularizedOutput
-from .strength import AgreementStrength, SuggestedStrength, suggest_strength
+from .soft.regularizer import EquivarianceRegularizer, RegularizedOutput
+from .soft.strength import AgreementStrength, SuggestedStrength, suggest_strength
+from .symmetry.actions import act, permute_channels, rotate, valid_mask
+from .symmetry.fields import FieldType
+from .symmetry.groups import C1, C2, C4, C8, D4, CyclicGroup, DihedralGroup, Element
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,7 @@
 """Bundled images, phantoms, and loaders of published sets. Nothing here downloads."""
 
 from .bsds import BSDS500
-from .crops import RandomCrops
+from .crops import RandomCrops, seeded
 from .digits import Labelled, digits, mnist, turn
 from .images import PHOTOGRAPHS, patches, photographs
 from .rain import PairFolder, Rain100, RainPair
@@ -22,6 +22,7 @@ __all__ = [
     "mnist",
     "patches",
     "photographs",
+    "seeded",
     "textures",
     "turn",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .._extras import require
+from ..extras import require
 from .images import read_image
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")

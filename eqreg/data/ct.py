@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._extras import require
+from ..extras import require
 
 AIR = -1000.0
 # Padding goes down to -3024, reconstructions of metal up to 20000. Beyond this, values are no CT numbers.

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._extras import require
+from ..extras import require
 
 # Parts of scikit-learn's 1797 digits, after one fixed shuffle. Settings are chosen on `val`.
 _DIGITS = {"train": slice(0, 1000), "val": slice(1000, 1300), "test": slice(1300, 1797)}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._extras import require
+from ..extras import require
 
 # A fixed split: no photograph is in two parts. Settings are chosen on `val`; `test` is looked at
 # once.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._extras import require
+from ..extras import require
 
 _SIZE = 416
 _IMAGE, _SINOGRAM = (_SIZE, _SIZE), (640, 641)

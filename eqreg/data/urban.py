@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._extras import require
+from ..extras import require
 from .images import read_image
 
 PARTS = ("train", "val", "all", "test")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from ..groups import Group
+from ..symmetry import FieldType, Group
 
 End = Literal["in", "out"] | None  # of a layer, where the image is
 _SMALL = 0.1  # of what is added to something that is good already
@@ -35,7 +35,7 @@ def convolution(
     from ..strict.conv import exact_on_grid
 
     field_in, field_out = (
-        strict.field(f"{c}t" if image == end else f"{c // strict.order}r")
+        FieldType(strict, f"{c}t" if image == end else f"{c // strict.order}r")
         for c, end in ((c_in, "in"), (c_out, "out"))
     )
     layer = GroupConv2d if exact_on_grid(strict) else FourierConv2d

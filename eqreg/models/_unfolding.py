@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..groups import Group
+from ..symmetry.groups import Group
 from ._layers import convolution, draw
 
 

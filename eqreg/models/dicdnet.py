@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..groups import Group
+from ..symmetry.groups import Group
 from ._layers import convolution
 from ._unfolding import ImageNet, MapNet, check_sizes, largest_gain, strict_size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..groups import Group
+from ..symmetry.groups import Group
 from ._layers import End, convolution, draw
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..groups import Group
+from ..symmetry.groups import Group
 from ._layers import End, convolution, draw
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._extras import require
+from ..extras import require
 
 _IMAGE_DIMS = 4
 

@@ -4,7 +4,7 @@
 
 ``M_n`` is a sparse map of drops, ``C_n`` the oriented line that a drop draws while the shutter is
 open, and ``*`` is convolution. Lengths are in pixels. Angles are in degrees from the vertical,
-counter-clockwise as displayed, the direction in which :func:`eqreg.actions.rotate` turns: the
+counter-clockwise as displayed, the direction in which :func:`eqreg.symmetry.actions.rotate` turns: the
 streaks of ``angle=0`` turned by one quarter are those of ``angle=90``.
 
 The default law is simple, one shape of rain for all images. ``RAIN100H`` is fitted to published

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..fields import FieldType
-from ..groups import Element
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Element
 
 
 class StrictConv2d(nn.Module, ABC):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..actions import quarter_turns, rotate
-from ..fields import FieldType
-from ..groups import Element, Group
+from ..symmetry.actions import quarter_turns, rotate
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Element, Group
 from ._base import StrictConv2d
 
 

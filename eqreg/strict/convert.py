@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import nn
 
-from ..groups import Group
+from ..symmetry import FieldType, Group
 from .conv import GroupConv2d, exact_on_grid
 from .fourier import FourierConv2d
 
@@ -162,8 +162,8 @@ def _twins(
         else:
             padding = conv.padding[0]
         twin = layer(
-            group.field(f"{conv.in_channels}t" if i == 0 else hidden(conv.in_channels)),
-            group.field(f"{conv.out_channels}t" if last else hidden(conv.out_channels)),
+            FieldType(group, f"{conv.in_channels}t" if i == 0 else hidden(conv.in_channels)),
+            FieldType(group, f"{conv.out_channels}t" if last else hidden(conv.out_channels)),
             size,
             stride=conv.stride[0],
             padding=padding,

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..fields import FieldType
-from ..groups import Group
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
 from ._base import check_arguments, check_input, plain_conv
 
 _WIGNER = "lie_learn.representations.SO3.wigner_d"

@@ -7,8 +7,8 @@ from math import cos, hypot, pi, radians, sin
 import torch
 from torch import Tensor
 
-from ..fields import FieldType
-from ..groups import Element, Group
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Element, Group
 from ._base import StrictConv2d
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from ._task import Preset, Task
+from .task import Preset, Task
 
 __all__ = ["NAMES", "Preset", "Task", "get_task"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..actions import rotate, valid_mask
 from ..data import Rain100, patches, photographs
 from ..data.bsds import BSDS500
-from ..groups import C8
-from ..metrics import psnr, ssim
+from ..measure.quality import psnr, ssim
 from ..physics.rain import RAIN100H, RainModel, add_rain
-from ._task import Root
+from ..symmetry.actions import rotate, valid_mask
+from ..symmetry.groups import C8
+from .task import Root
 
 # The shapes of streaks are fitted to heavy published rain; there is less of it here, a quarter at most, as
 # the test is on light rain.

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint import CheckpointError, load_weights, save_weights
 from ..data.crops import fingerprint
 from ..physics.ct import Scanner, hu_to_mu, mar_psnr, mar_ssim, nmar_image, rmse_hu
-from ..physics.ct._cache import cache_folder
+from ..physics.ct.cache import cache_folder
 from ..physics.ct.evaluate import WINDOW
+from ..training.checkpoint import CheckpointError, load_weights, save_weights
 
 # Raised whenever the simulation changes, so that an older file is never taken for the present cases.
 _VERSION = 1

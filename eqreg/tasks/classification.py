@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..actions import rotate
 from ..data import Labelled, digits, mnist, turn
 from ..data.crops import fingerprint
-from ..groups import C4
 from ..models import Classifier
-from ._task import Preset, Root, Task
+from ..symmetry.actions import rotate
+from ..symmetry.groups import C4
+from .task import Preset, Root, Task
 
 _ROWS = (
     "plain", "augmentation", "strict", "strict-equal", "strict-C8",

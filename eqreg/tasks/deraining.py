@@ -10,16 +10,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..actions import rotate
 from ..data import Rain100, patches, photographs
 from ..data.crops import RandomCrops
-from ..groups import C2, C4, Group
-from ..methods import METHODS, Method
 from ..models.rcdnet import RCDNet, stage_loss
 from ..models.residual import ResidualNet
 from ..physics.rain import add_rain
+from ..symmetry.actions import rotate
+from ..symmetry.groups import C2, C4, Group
+from ..training.methods import METHODS, Method
 from ._in_rain import RAIN, bsds500, elsewhere, folder, photographs_in_rain, rain100, validation
-from ._task import Preset, Root, Task
+from .task import Preset, Root, Task
 
 _STRENGTHS = {"eqreg": (1e-3, 1e-2), "decay": (40.0, 160.0), "augmentation-decay": (40.0, 160.0)}
 _ROWS = (

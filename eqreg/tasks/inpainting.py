@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._step import Objective
-from ..actions import rotate
 from ..data import patches, photographs
 from ..data.crops import RandomCrops
 from ..data.urban import Urban100
-from ..groups import C4, Group
-from ..losses import RobustEquivariantImaging
-from ..methods import METHODS, PENALTIES, Method
-from ..metrics import psnr, ssim
+from ..measure.quality import psnr, ssim
 from ..models.unet import UNet
 from ..physics.inpainting import measure, random_mask
-from ._task import Preset, Root, Task
+from ..symmetry.actions import rotate
+from ..symmetry.groups import C4, Group
+from ..training.losses import RobustEquivariantImaging
+from ..training.methods import METHODS, PENALTIES, Method
+from ..training.step import Objective
+from .task import Preset, Root, Task
 
 GAMMA, KEEP = 0.05, 0.7
 _SUPERVISED = (

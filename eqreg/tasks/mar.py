@@ -10,18 +10,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..actions import rotate
 from ..data.crops import RandomCrops
-from ..groups import C4, Group
-from ..methods import METHODS, Method
 from ..models.dicdnet import DICDNet
 from ..models.unet import UNet
 from ..physics.ct import mar_psnr, mar_ssim, rmse_hu, size_group
 from ..physics.ct.evaluate import WINDOW
-from ..regularizer import EquivarianceRegularizer
+from ..soft.regularizer import EquivarianceRegularizer
+from ..symmetry.actions import rotate
+from ..symmetry.groups import C4, Group
+from ..training.methods import METHODS, Method
 from ._metal import Cases
 from ._patients import ELSEWHERE, PUBLISHED_SIZE, cases
-from ._task import Preset, Root, Task
+from .task import Preset, Root, Task
 
 _ROWS = (
     "plain", "unet", "augmentation", "strict", "strict-equal", "pairs", "eqreg", "decay",

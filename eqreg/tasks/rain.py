@@ -7,14 +7,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from ..actions import rotate
 from ..data import patches, photographs
 from ..data.crops import RandomCrops
-from ..groups import C2, C4
-from ..metrics import psnr, ssim
+from ..measure.quality import psnr, ssim
 from ..models import ResidualNet
 from ..physics.rain import RainModel, add_rain
-from ._task import Preset, Root, Task
+from ..symmetry.actions import rotate
+from ..symmetry.groups import C2, C4
+from .task import Preset, Root, Task
 
 RAIN = RainModel(angle=0, spread=20)
 _ROWS = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._extras import require
+from ..extras import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

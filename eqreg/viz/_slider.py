@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .._extras import require
-from .._frontend import notebook_reader
+from ..extras import require
 from ._figure import check_alt, css_width, figure_tag, image_tag, show, to_png
+from .frontend import notebook_reader
 
 _DPI = 105
 _BUDGET = 300_000  # characters of HTML that a slider should stay below

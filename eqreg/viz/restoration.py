@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..metrics import psnr
+from ..measure.quality import psnr
 from ._figure import COLORS, as_image, subplots
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eqreg.checkpoint import (
+from eqreg.training.checkpoint import (
     CheckpointError,
     load_checkpoint,
     load_weights,

@@ -10,9 +10,9 @@ from torch import nn
 
 from eqreg import C4
 from eqreg.data import digits, turn
-from eqreg.methods import METHODS, Row, prepare
 from eqreg.tasks import get_task
 from eqreg.tasks.classification import ANGLES, Batches, _parts
+from eqreg.training.methods import METHODS, Row, prepare
 
 REAL = Path(
     os.environ.get("EQREG_DATA") or Path(__file__).parents[2].parent / "shared" / "data"
@@ -70,7 +70,7 @@ def test_the_head_is_invariant_for_the_soft_methods():
     for name in ("eqreg", "decay"):
         row = Row.parse(name, TASK.right, TASK.full, TASK.methods)
         made = prepare(row, TASK.model(QUICK), 1.0, layers=TASK.layers, fields=TASK.fields)
-        soft = made.settings["regularizer" if name == "eqreg" else "decay"]
+        soft = made.symmetry.regularizer if name == "eqreg" else made.symmetry.decay
         rows = {planned.name: planned for planned in soft.plan.rows}
         field = rows["head"].field if name == "eqreg" else rows["head"].out_field
         assert field == C4.field("10t")

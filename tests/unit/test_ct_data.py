@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from eqreg._extras import require
 from eqreg.data import ct, phantoms, syndeeplesion
 from eqreg.data.ct import CTFolder, bundled_ct, read_ct, resize_ct
 from eqreg.data.phantoms import REGIONS, phantom
 from eqreg.data.syndeeplesion import SynDeepLesion, read_masks
+from eqreg.extras import require
 from eqreg.physics.ct import (
     MU_WATER,
     by_size,

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from eqreg import C4, C8, D4, rotate
-from eqreg._extras import require
-from eqreg.physics.ct import FBP, FanBeam, ParallelBeam, Projector, small_fan, syndeeplesion
-from eqreg.physics.ct import _cache as cache
+from eqreg.extras import require
+from eqreg.physics.ct import FBP, FanBeam, ParallelBeam, Projector, cache, small_fan, syndeeplesion
 from eqreg.physics.ct import geometry as geo
 from eqreg.physics.ct._matrix import CSR, joseph
 

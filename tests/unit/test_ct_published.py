@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from eqreg import C4
-from eqreg._extras import require
 from eqreg.data.ct import CTFolder
 from eqreg.data.syndeeplesion import SynDeepLesion, read_masks
+from eqreg.extras import require
 from eqreg.physics.ct import (
     MU_WATER,
     Scanner,

@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 
 import eqreg.tasks._in_rain as in_rain
-from eqreg import C2, C4, rotate
+from eqreg import C2, C4, luma, psnr, rotate
 from eqreg.data import Rain100
-from eqreg.methods import Row, prepare
-from eqreg.metrics import luma, psnr
 from eqreg.models.rcdnet import RCDNet
 from eqreg.physics.rain import add_rain
 from eqreg.tasks.deraining import Deraining, RainyCrops, background_errors
 from eqreg.training import fit
+from eqreg.training.methods import Row, prepare
 
 CPU = torch.device("cpu")
 TASK = Deraining()
@@ -51,27 +50,27 @@ def test_rows_exist(preset):
 
 def test_images_turn_by_halves_and_weights_by_quarters():
     row, made = prepared("augmentation-decay", 40.0)
-    assert made.settings["augment"] == C2 and made.settings["decay"].group == C4
-    assert set(made.settings["decay"].plan.tied) == {
+    assert made.symmetry.augment == C2 and made.symmetry.decay.group == C4
+    assert set(made.symmetry.decay.plan.tied) == {
         f"background_nets.{s}.{part}"
         for s in range(2)
         for part in ("lift", "blocks.0.0", "blocks.0.2", "read")
     }
-    assert prepared("eqreg")[1].settings["regularizer"].group == C2
-    assert prepared("eqreg-C4")[1].settings["regularizer"].group == C4
-    assert prepared("penalty-C4")[1].settings["label_pairs"] is False
+    assert prepared("eqreg")[1].symmetry.regularizer.group == C2
+    assert prepared("eqreg-C4")[1].symmetry.regularizer.group == C4
+    assert prepared("penalty-C4")[1].symmetry.label_pairs is False
 
 
 def test_image_channels_are_trivial():
     for name in ("decay", "eqreg", "eqreg-C4"):
-        settings = prepared(name)[1].settings
-        if "decay" in settings:
-            tied = settings["decay"].plan.tied
+        symmetry = prepared(name)[1].symmetry
+        if symmetry.decay is not None:
+            tied = symmetry.decay.plan.tied
             ends = tied["background_nets.1.lift"].in_field, tied["background_nets.1.read"].out_field
             assert ends == (C4.field("3t"), C4.field("3t"))
             assert tied["background_nets.1.lift"].out_field == C4.field("2r")
         else:
-            fields = settings["regularizer"].plan.fields
+            fields = symmetry.regularizer.plan.fields
             assert str(fields["background_nets.0.read"]) == "3t"
 
 
@@ -203,7 +202,13 @@ def test_it_trains_and_is_judged(name, monkeypatch):
     _, made = prepared(name, 1e-3 if "eqreg" in name else 40.0)
     sampler = TASK.batches(QUICK, 0, 2, None, CPU)
     history = fit(
-        made.model, sampler, steps=3, lr=1e-3, loss=TASK.loss, generator=seeded(), **made.settings
+        made.model,
+        sampler,
+        steps=3,
+        lr=1e-3,
+        loss=TASK.loss,
+        generator=seeded(),
+        symmetry=made.symmetry,
     )
     assert len(history.loss) == 3
     small = replace(QUICK, sizes={**QUICK.sizes, "size": 32})

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from eqreg import C1, C2, C4, C8, D4, CyclicGroup, DihedralGroup, Element
-from eqreg.groups import Group
+from eqreg.symmetry.groups import Group
 
 
 def test_known_products():
@@ -68,8 +68,8 @@ def test_bad_input(make, error, message):
 
 def test_groups_and_fields_do_not_import_torch():
     code = (
-        "import sys, types; pkg = types.ModuleType('eqreg'); pkg.__path__ = [sys.argv[1]];"
-        "sys.modules['eqreg'] = pkg; import eqreg.fields; assert 'torch' not in sys.modules"
+        "import sys, types; pkg = types.ModuleType('symmetry'); pkg.__path__ = [sys.argv[1]];"
+        "sys.modules['symmetry'] = pkg; import symmetry.groups; assert 'torch' not in sys.modules"
     )
-    folder = sys.modules["eqreg"].__path__[0]
+    folder = sys.modules["eqreg.symmetry"].__path__[0]
     subprocess.run([sys.executable, "-c", code, folder], check=True)

@@ -1,59 +1,150 @@
-"""Imports inside the library point downwards only, and the core stays light."""
+"""Imports inside the library point down only, and the core stays light."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import eqreg
 
 PACKAGE = Path(eqreg.__file__).parent
-# The layers of CONTRIBUTING.md, bottom to top; modules of one line do not import each other.
-LAYERS = [
-    {"groups", "_extras", "_frontend", "schedules"},
-    {"fields", "checkpoint", "_stamp"},
-    {"actions", "tiling"},
-    {"_plan", "_grid", "_parts", "_reynolds", "_wrappers", "_batch"},
-    {"_pairs", "_weights"},
-    {"metrics", "regularizer", "projection", "lie"},
-    {"strict", "physics", "data", "strength"},
-    {"models", "methods", "_step", "_resume", "_scale", "artifacts", "losses"},
-    {"training"},
-    {"tasks", "_silent"},
-    {"runs"},
-    {"pretrained", "comparison", "tuning", "campaign"},
-    {"cli"},
-    {"viz", "__main__"},
-]
-LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
-# Group.field builds a FieldType when it is called, not when modules load.
-ALLOWED = {("groups", "fields")}
+# The folders of CONTRIBUTING.md, bottom to top. A file may import from its own folder and from those
+# before it, at the top of the file or inside a function.
+ORDER = (
+    "extras", "symmetry", "layers", "soft", "strict", "measure", "physics", "data", "models", "viz",
+    "training", "tasks", "experiments", "__init__", "__main__",
+)  # fmt: skip
 
 
-def imported(path):
-    """Modules of eqreg that a file imports, by their first name."""
-    depth = len(path.relative_to(PACKAGE).parts)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            yield from [node.module.split(".")[0]] if node.module else [a.name for a in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("eqreg."):
-            yield node.module.split(".")[1]
+def module(path, package):
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def test_every_module_has_a_layer():
-    names = {p.relative_to(PACKAGE).parts[0].removesuffix(".py") for p in PACKAGE.rglob("*.py")}
-    assert names - {"__init__"} == set(LEVEL)
+def graph(package):
+    """Each module with the modules it imports; names inside the package, lazy imports included."""
+    files = {module(path, package): path for path in sorted(package.rglob("*.py"))}
+    edges = {name: set() for name in files}
+    for name, path in files.items():
+        folder = path.relative_to(package).parent.parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if isinstance(node, ast.Import):
+                absolute = [a.name.split(".") for a in node.names]
+                targets = [(parts[1:], ()) for parts in absolute if parts[0] == package.name]
+            elif isinstance(node, ast.ImportFrom):
+                parts = node.module.split(".") if node.module else []
+                if node.level:
+                    parts = [*folder[: len(folder) - node.level + 1], *parts]
+                elif parts[0] != package.name:
+                    continue
+                else:
+                    parts = parts[1:]
+                targets = [(parts, [a.name for a in node.names])]
+            else:
+                continue
+            for parts, names in targets:
+                base = ".".join(parts)
+                inside = [f"{base}.{n}".lstrip(".") for n in names]
+                found = [n for n in inside if n in files]
+                if len(found) < len(inside) or not inside:
+                    found.append(base or "__init__")
+                edges[name] |= {n for n in found if n in files and n != name}
+    return edges
 
 
-def test_imports_point_downwards():
-    upward = [
+def upward(edges, order=ORDER):
+    level = {name: i for i, name in enumerate(order)}
+    top = {name: name.split(".")[0] for name in edges}
+    return [
         (name, other)
-        for path in PACKAGE.rglob("*.py")
-        if (name := path.relative_to(PACKAGE).parts[0].removesuffix(".py")) in LEVEL
-        for other in imported(path)
-        if other in LEVEL and other != name and LEVEL[other] >= LEVEL[name]
+        for name, others in edges.items()
+        for other in others
+        if level[top[other]] > level[top[name]]
     ]
-    assert set(upward) <= ALLOWED
+
+
+def circles(edges):
+    """Modules that import themselves by way of others, found by taking away what imports nothing.
+
+    A folder's own __init__ hands out its modules, so what it does is no part of a circle.
+    """
+    left = {
+        n: {o for o in others if "." in o or not _has_parts(o, edges)}
+        for n, others in edges.items()
+    }
+    while done := [n for n, others in left.items() if not others & set(left)]:
+        for n in done:
+            del left[n]
+    return sorted(left)
+
+
+def _has_parts(name, edges):
+    return name == "__init__" or any(n.startswith(f"{name}.") for n in edges)
+
+
+def test_every_folder_has_its_place():
+    assert {name.split(".")[0] for name in graph(PACKAGE)} == set(ORDER)
+
+
+def test_imports_point_down():
+    assert upward(graph(PACKAGE)) == []
+
+
+def test_no_circle():
+    assert circles(graph(PACKAGE)) == []
+
+
+def test_a_file_imports_no_name_of_its_own_folder_through_the_folder():
+    """It would work or not by the order in which the folder's __init__ names its modules."""
+    found = [
+        (n, o) for n, others in graph(PACKAGE).items() for o in others if n.startswith(f"{o}.")
+    ]
+    assert found == []
+
+
+def test_an_underscore_means_that_no_other_folder_imports_it():
+    found = [
+        (name, other)
+        for name, others in graph(PACKAGE).items()
+        for other in others
+        if any(p.startswith("_") and p != "__init__" for p in other.split("."))
+        and name.split(".")[0] != other.split(".")[0]
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("files", "wrong"),
+    [
+        ({"a/x.py": "from ..b import y", "b/y.py": ""}, "upward"),
+        ({"a/x.py": "def f():\n    from ..b.y import z", "b/y.py": ""}, "upward"),
+        ({"a/x.py": "import lib.b.y", "b/y.py": ""}, "upward"),
+        ({"a/x.py": "from .y import f", "a/y.py": "def f():\n    from .x import g"}, "circle"),
+        ({"b/x.py": "from ..a import y", "a/y.py": ""}, None),
+    ],
+)
+def test_the_checks_see_what_they_look_for(tmp_path, files, wrong):
+    package = tmp_path / "lib"
+    for name, text in {
+        "__init__.py": "",
+        "a/__init__.py": "",
+        "b/__init__.py": "",
+        **files,
+    }.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    edges = graph(package)
+    assert bool(upward(edges, ("a", "b", "__init__"))) == (wrong == "upward")
+    assert bool(circles(edges)) == (wrong == "circle")
+
+
+def test_no_file_is_longer_than_300_lines():
+    lengths = {
+        p.name: len(p.read_text(encoding="utf8").splitlines()) for p in PACKAGE.rglob("*.py")
+    }
+    assert {name: n for name, n in lengths.items() if n > 300} == {}
 
 
 def test_import_brings_no_extra():

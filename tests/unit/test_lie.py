@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from eqreg import C4, CyclicGroup, rotate
-from eqreg.lie import lie_derivative, lie_error
+from eqreg.measure.lie import lie_derivative, lie_error
 from eqreg.models import ResidualNet
 
 N, MARGIN = 48, 8

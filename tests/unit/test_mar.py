@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from eqreg import C4, C8, rotate
+from eqreg.experiments.runs import Run, prepared, train
 from eqreg.physics.ct import mar_psnr
-from eqreg.runs import Run, prepared, train
 from eqreg.tasks import _patients, get_task
 from eqreg.tasks._metal import Cases, kept, together
 from eqreg.tasks.mar import MetalCrops, RepairingUNet, restore
@@ -215,7 +215,7 @@ def test_rows_of_eight_angles_have_filters_that_hold_them():
         assert name in full.methods and row.group == (None if name == "plain-5x5" else C8)
         assert net.options["kernel_size"] == 5 and net.strict == row.group
     _, _, net, settings, _ = prepared(Run("mar", "cpu", "eqreg-C8", 0, 1e-3, 1e-4))
-    assert settings["regularizer"].group == C8 and net.options["kernel_size"] == 3
+    assert settings["symmetry"].regularizer.group == C8 and net.options["kernel_size"] == 3
     ma, li, metal, _ = some_cases().scaled()
     twin = prepared(Run("mar", "quick", "strict-5x5", 0, 1e-3))[2]
     with torch.no_grad():

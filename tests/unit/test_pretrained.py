@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import eqreg
-from eqreg import pretrained
-from eqreg.checkpoint import CheckpointError, load_weights, save_weights
-from eqreg.pretrained import download, load_pretrained
-from eqreg.runs import Run, train
+from eqreg.experiments import pretrained
+from eqreg.experiments.pretrained import download, load_pretrained
+from eqreg.experiments.runs import Run, train
 from eqreg.tasks import Preset
 from eqreg.tasks.rain import Rain
+from eqreg.training.checkpoint import CheckpointError, load_weights, save_weights
 
 TINY = Preset(
     steps=2, images=2, methods=("plain",), seeds=(0,), rates=(1e-3,), tuning_steps=1, expects="",

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from eqreg import rotate
-from eqreg.artifacts import load_artifact
+from eqreg.experiments.artifacts import load_artifact
 from eqreg.physics import rain
 from eqreg.physics.rain import (
     LENGTH_FRACTIONS,

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from flat import flat
 from torch import nn
 
 from eqreg import (
@@ -16,10 +17,10 @@ from eqreg import (
     EquivarianceRegularizer,
     ProjectionPenalty,
 )
-from eqreg.checkpoint import CheckpointError, load_checkpoint, previous
 from eqreg.data.crops import RandomCrops, fingerprint
 from eqreg.models import ResidualNet
-from eqreg.training import fit
+from eqreg.training import Keeping, fit
+from eqreg.training.checkpoint import CheckpointError, load_checkpoint, previous
 
 CLEAN = torch.rand(5, 1, 14, 14, generator=torch.Generator().manual_seed(0))
 NOISY = CLEAN + 0.1
@@ -74,10 +75,13 @@ def run(method, checkpoint=None, stops=(), sampler=noisy_batch, steps=12, **more
         seen = []
         history = fit(
             model, sampler() if isinstance(sampler, type) else sampler, steps=steps, lr=5e-3,
-            generator=torch.Generator().manual_seed(3), checkpoint=checkpoint, checkpoint_every=4,
+            generator=torch.Generator().manual_seed(3), progress=False,
             on_step=lambda step, _, seen=seen: seen.append(step),
-            stop=lambda seen=seen, until=until: until is not None and seen[-1:] == [until - 1],
-            progress=False, **settings(method, model), **more,
+            **flat(
+                checkpoint=checkpoint, every=4,
+                stop=lambda seen=seen, until=until: until is not None and seen[-1:] == [until - 1],
+                **settings(method, model), **more,
+            ),
         )  # fmt: skip
         assert history.finished == (until is None)
     return torch.cat([p.detach().flatten() for p in model.parameters()]), history
@@ -140,7 +144,7 @@ def test_diverged_weights_never_reach_the_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match="became nan at step 6"):
         fit(
             ResidualNet(width=4, depth=2), breaks, steps=12, lr=1e-3, progress=False,
-            checkpoint=tmp_path / "c", checkpoint_every=1,
+            keeping=Keeping(tmp_path / "c", every=1),
         )  # fmt: skip
     state = load_checkpoint(tmp_path / "c")
     assert state["step"] == 6
@@ -152,14 +156,14 @@ import sys, torch
 from eqreg import C4, EquivarianceRegularizer
 from eqreg.data.crops import fingerprint
 from eqreg.models import ResidualNet
-from eqreg.training import fit
+from eqreg.training import Keeping, Symmetry, fit
 torch.set_num_threads(1); torch.manual_seed(1)
 model = ResidualNet(width=4, depth=3)
 x = torch.rand(4, 1, 12, 12)
 def batch(g): return x + 0.1 * torch.randn(x.shape, generator=g), x
 reg = EquivarianceRegularizer(model, C4, generator=torch.Generator().manual_seed(2))
-fit(model, batch, steps=120, lr=1e-3, regularizer=reg, lam=1e-3, progress=False, checkpoint_every=4,
-    generator=torch.Generator().manual_seed(3), checkpoint=sys.argv[1],
+fit(model, batch, steps=120, lr=1e-3, symmetry=Symmetry(regularizer=reg, lam=1e-3), progress=False,
+    generator=torch.Generator().manual_seed(3), keeping=Keeping(sys.argv[1], every=4),
     on_step=lambda step, history: print(step, flush=True))
 print("weights", fingerprint(*model.parameters()))
 """

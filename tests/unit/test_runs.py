@@ -19,18 +19,18 @@ from eqreg import (
     C4,
     EquivarianceDecay,
     EquivarianceRegularizer,
-    artifacts,
-    campaign,
-    comparison,
+    measure,
 )
-from eqreg.checkpoint import CheckpointError
-from eqreg.cli import main
-from eqreg.methods import METHODS, Row, prepare
+from eqreg.experiments import artifacts, campaign, comparison
+from eqreg.experiments.cli import main
+from eqreg.experiments.runs import Run, Stopped, train
+from eqreg.experiments.tuning import settings, tune
 from eqreg.models import ResidualNet
-from eqreg.runs import Run, Stopped, train
 from eqreg.tasks import NAMES, Preset, get_task
 from eqreg.tasks.rain import Rain
-from eqreg.tuning import settings, tune
+from eqreg.training.checkpoint import CheckpointError
+from eqreg.training.methods import METHODS, Row, prepare
+from eqreg.training.settings import PLAIN, Symmetry
 
 TINY = Preset(
     steps=6, images=4, methods=("plain", "eqreg", "decay"), seeds=(0, 1), rates=(1e-3, 4e-3),
@@ -94,20 +94,20 @@ def test_prepared_methods_are_what_they_say():
         return prepare(Row.parse(name, C2, C4), ResidualNet(width=8, depth=3), strength)
 
     count = sum(p.numel() for p in ResidualNet(width=8, depth=3).parameters())
-    assert made("plain").settings == {}
-    assert made("augmentation").settings == {"augment": C2}
+    assert made("plain").symmetry == PLAIN
+    assert made("augmentation").symmetry == Symmetry(augment=C2)
     sizes = {
         m: sum(p.numel() for p in made(m).model.parameters()) for m in ("strict", "strict-equal")
     }
     assert sizes["strict"] < 0.6 * count < 0.8 * count < sizes["strict-equal"]
-    eqreg = made("eqreg").settings
-    assert isinstance(eqreg["regularizer"], EquivarianceRegularizer) and eqreg["lam"] == 0.5
-    assert made("pairs", 0.0).settings["lam"] == 0
-    decay = made("augmentation-decay", 40.0).settings
-    assert isinstance(decay["decay"], EquivarianceDecay) and set(
-        decay["decay"].strengths.values()
-    ) == {40}
-    assert decay["augment"] == C2
+    eqreg = made("eqreg").symmetry
+    assert isinstance(eqreg.regularizer, EquivarianceRegularizer) and eqreg.lam == 0.5
+    assert made("pairs", 0.0).symmetry.lam == 0
+    decay = made("augmentation-decay", 40.0).symmetry
+    assert isinstance(decay.decay, EquivarianceDecay) and set(decay.decay.strengths.values()) == {
+        40
+    }
+    assert decay.augment == C2
     assert set(METHODS) >= {
         "plain",
         "augmentation",
@@ -209,8 +209,8 @@ def test_diverging_rates_lose(tiny, tmp_path, monkeypatch):
 
 
 def test_half_widths_are_students():
-    assert comparison.half_width([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(1.963, abs=1e-3)
-    assert math.isnan(comparison.half_width([1.0]))
+    assert measure.half_width([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(1.963, abs=1e-3)
+    assert math.isnan(measure.half_width([1.0]))
 
 
 def test_a_comparison_pairs_seeds_and_is_kept(tiny, tmp_path, monkeypatch):
@@ -225,7 +225,7 @@ def test_a_comparison_pairs_seeds_and_is_kept(tiny, tmp_path, monkeypatch):
     want = [b - a for a, b in zip(*(rows[m]["metrics"]["psnr"] for m in rows), strict=True)]
     assert comparison.paired(rows, "eqreg", "psnr") == want
     text = comparison.table(content, "psnr")
-    assert f"{sum(want) / 2:+.3f} ± {comparison.half_width(want):.3f}" in text
+    assert f"{sum(want) / 2:+.3f} ± {measure.half_width(want):.3f}" in text
     kept = artifacts.keep(content, tmp_path, tmp_path / "artifacts")
     assert kept == [
         "rain-tiny.json",

@@ -7,13 +7,14 @@ import time
 import pytest
 import torch
 import torch.multiprocessing as mp
+from flat import flat
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from eqreg import C4, EquivarianceDecay, EquivarianceRegularizer
-from eqreg._scale import make_fabric
 from eqreg.models import ResidualNet
 from eqreg.training import fit
+from eqreg.training.scale import make_fabric
 
 CPU = torch.device("cpu")
 CLEAN = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -56,8 +57,8 @@ def trained(fabric=None, steps=5, wrap=lambda model: model, lam=None, strength=N
             first.append(torch.cat([p.grad.flatten() for p in core.parameters()]))
 
     history = fit(
-        model, settings.pop("sample", batch), steps=steps, lr=2e-3, clip=1e9, fabric=fabric,
-        generator=torch.Generator().manual_seed(3), on_step=on_step, **settings,
+        model, settings.pop("sample", batch), steps=steps, lr=2e-3, fabric=fabric,
+        generator=torch.Generator().manual_seed(3), on_step=on_step, **flat(clip=1e9, **settings),
     )  # fmt: skip
     weights = torch.cat([p.detach().flatten() for p in core.parameters()])
     return weights, first[0], history
@@ -199,8 +200,8 @@ def test_float16_runs_resume_with_their_scale(fabric_of, tmp_path):
     model = fabric.setup_module(ResidualNet(width=8, depth=3))
     regularizer = EquivarianceRegularizer(model, C4, generator=torch.Generator())
     fit(
-        model, batch, steps=6, lr=2e-3, clip=1e9, fabric=fabric, regularizer=regularizer, lam=0.1,
-        generator=torch.Generator(), checkpoint=tmp_path / "c",
+        model, batch, steps=6, lr=2e-3, fabric=fabric, generator=torch.Generator(),
+        **flat(clip=1e9, regularizer=regularizer, lam=0.1, checkpoint=tmp_path / "c"),
     )  # fmt: skip
     assert torch.equal(torch.cat([p.detach().flatten() for p in model.parameters()]), whole)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from eqreg.schedules import constant, decreasing, warm_up
+from eqreg.soft.schedules import constant, decreasing, warm_up
 
 ALL = (constant, warm_up, decreasing)
 

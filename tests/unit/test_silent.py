@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from eqreg import comparison
-from eqreg._silent import silent_weights
+from eqreg.experiments import comparison
+from eqreg.experiments.runs import Run, train
+from eqreg.experiments.silent import silent_weights
 from eqreg.models import ResidualNet
-from eqreg.runs import Run, train
 from eqreg.tasks.rain import Rain
 from eqreg.training import fit
 

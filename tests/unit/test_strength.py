@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from flat import flat
 from torch import nn
 
 from eqreg import (
@@ -19,8 +20,8 @@ from eqreg import (
     suggest_strength,
 )
 from eqreg.models import ResidualNet
-from eqreg.schedules import decreasing
-from eqreg.training import fit
+from eqreg.soft.schedules import decreasing
+from eqreg.training import Symmetry, fit
 
 
 def draw(*shape, seed=0, dtype=torch.float64):
@@ -349,7 +350,7 @@ def trained(size=5, steps=12, strength=None, bounds=None, **settings):
     if bounds is not None:
         settings["automatic"] = AgreementStrength(settings["decay"], bounds=bounds)
     g = torch.Generator().manual_seed(1)
-    history = fit(model, batches(size), steps=steps, lr=1e-2, generator=g, **settings)
+    history = fit(model, batches(size), steps=steps, lr=1e-2, generator=g, **flat(**settings))
     return model, history, settings.get("decay")
 
 
@@ -394,9 +395,8 @@ def test_the_schedule_acts_on_decay_and_penalty():
     model = ResidualNet(width=8, depth=3)
     g = torch.Generator().manual_seed(1)
     penalty = ProjectionPenalty(model, C4)
-    fit(
-        model, batches(5), steps=12, lr=1e-2, regularizer=penalty, lam=1.0, generator=g, **off
-    )  # fmt: skip
+    symmetry = Symmetry(regularizer=penalty, lam=1.0, **off)
+    fit(model, batches(5), steps=12, lr=1e-2, symmetry=symmetry, generator=g)
     same(trained()[0], model)
 
 
@@ -410,39 +410,38 @@ def test_what_does_not_belong_together():
     other = tied()[2]
     common = {"steps": 1, "lr": 1e-3}
     with pytest.raises(ValueError, match="automatic= needs the decay= that it was built on"):
-        fit(model, batches(4), automatic=auto, **common)
+        Symmetry(automatic=auto)
     with pytest.raises(ValueError, match="automatic= needs the decay= that it was built on"):
-        fit(model, batches(4), decay=decay, automatic=other, **common)
+        Symmetry(decay=decay, automatic=other)
     for regularizer in (EquivarianceRegularizer(model, C4), ProjectionPenalty(model, C4)):
         with pytest.raises(ValueError, match="automatic= and regularizer= cannot be combined"):
-            fit(
-                model, batches(4), decay=decay, automatic=auto, regularizer=regularizer, **common
-            )  # fmt: skip
+            Symmetry(decay=decay, automatic=auto, regularizer=regularizer)
     with pytest.raises(ValueError, match="the decay was built on another model"):
-        fit(ResidualNet(width=8, depth=3), batches(4), decay=decay, **common)
+        fit(ResidualNet(width=8, depth=3), batches(4), symmetry=Symmetry(decay=decay), **common)
     with pytest.raises(ValueError, match="the regularizer was built on another model"):
-        penalty = ProjectionPenalty(model, C4)
-        fit(ResidualNet(width=8, depth=3), batches(4), regularizer=penalty, **common)
+        symmetry = Symmetry(regularizer=ProjectionPenalty(model, C4))
+        fit(ResidualNet(width=8, depth=3), batches(4), symmetry=symmetry, **common)
 
 
 def test_halves_that_are_compared_are_turned_independently(monkeypatch):
-    from eqreg import training
+    from eqreg.training import step
 
     seen = []
-    original = training.StepLoss.compare_halves
+    original = step.StepLoss._compare_halves
 
     def spy(self, x, y, automatic):
         seen.append(x.clone())
         return original(self, x, y, automatic)
 
-    monkeypatch.setattr(training.StepLoss, "compare_halves", spy)
+    monkeypatch.setattr(step.StepLoss, "_compare_halves", spy)
     image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(5, 1, 8, 8)
     torch.manual_seed(0)
     model = ResidualNet(width=4, depth=2)
     decay = EquivarianceDecay(model, C4, 1.0)
-    training.fit(
-        model, lambda g: (image, image), steps=40, lr=1e-3, augment=C4, decay=decay,
-        automatic=AgreementStrength(decay), generator=torch.Generator().manual_seed(1),
+    fit(
+        model, lambda g: (image, image), steps=40, lr=1e-3,
+        symmetry=Symmetry(augment=C4, decay=decay, automatic=AgreementStrength(decay)),
+        generator=torch.Generator().manual_seed(1),
     )  # fmt: skip
     assert len(seen) == 10
     assert all(torch.equal(x[1], x[0]) for x in seen)

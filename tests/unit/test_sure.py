@@ -6,8 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eqreg._extras import require
-from eqreg.losses import (
+from eqreg.extras import require
+from eqreg.models.unet import UNet
+from eqreg.physics.inpainting import deepinv_operator, measure, random_mask
+from eqreg.training.losses import (
     RobustEquivariantImaging,
     equivariant_imaging,
     poisson_sure,
@@ -15,8 +17,6 @@ from eqreg.losses import (
     poisson_sure_exact,
     random_shift,
 )
-from eqreg.models.unet import UNet
-from eqreg.physics.inpainting import deepinv_operator, measure, random_mask
 
 GAMMA = 0.1
 

@@ -8,7 +8,7 @@ from eqreg import C4, rotate
 from eqreg.models import ResidualNet
 from eqreg.models.dicdnet import DICDNet
 from eqreg.models.rcdnet import RCDNet
-from eqreg.tiling import needed_overlap, tiled
+from eqreg.physics.tiling import needed_overlap, tiled
 
 X = torch.rand(2, 3, 61, 83, generator=torch.Generator().manual_seed(0))
 

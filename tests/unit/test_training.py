@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from flat import flat
 from torch import nn
 
-from eqreg import C2, C4, EquivarianceRegularizer, artifacts, rotate
-from eqreg.artifacts import load_artifact
+from eqreg import C2, C4, EquivarianceRegularizer, rotate
+from eqreg.experiments import artifacts
+from eqreg.experiments.artifacts import load_artifact
 from eqreg.models import ResidualNet
-from eqreg.training import fit
+from eqreg.training import Symmetry, fit
 
 COARSE = torch.rand(8, 1, 3, 3, generator=torch.Generator().manual_seed(0))
 CLEAN = nn.functional.interpolate(COARSE, (12, 12), mode="bilinear")
@@ -31,7 +33,12 @@ def train(steps=30, seed=0, lam=None, **settings):
         )
     generator = torch.Generator().manual_seed(seed)
     return model, fit(
-        model, batch, steps=steps, lr=settings.pop("lr", 5e-3), generator=generator, **settings
+        model,
+        batch,
+        steps=steps,
+        lr=settings.pop("lr", 5e-3),
+        generator=generator,
+        **flat(**settings),
     )
 
 
@@ -79,7 +86,7 @@ def test_augmentation_turns_input_and_label_by_every_element():
     def one(generator):
         return NOISY[:1], CLEAN[:1]
 
-    fit(Watch(), one, steps=40, lr=1e-3, augment=C4, loss=loss)
+    fit(Watch(), one, steps=40, lr=1e-3, symmetry=Symmetry(augment=C4), loss=loss)
     turns = [k for x, _ in pairs for k in range(4) if torch.equal(x, rotate(NOISY[:1], k))]
     assert sorted(set(turns)) == [0, 1, 2, 3]
     assert all(torch.equal(y, rotate(CLEAN[:1], k)) for (_, y), k in zip(pairs, turns, strict=True))
@@ -131,10 +138,10 @@ def test_settings_out_of_range(settings, message):
 def test_settings_that_do_not_belong_together():
     model = ResidualNet(width=8, depth=2)
     with pytest.raises(ValueError, match="lam=0.1 needs a regularizer, got none"):
-        fit(model, batch, steps=1, lr=1e-3, lam=0.1)
+        Symmetry(lam=0.1)
     regularizer = EquivarianceRegularizer(ResidualNet(width=8, depth=2), C4)
     with pytest.raises(ValueError, match="built on another model"):
-        fit(model, batch, steps=1, lr=1e-3, regularizer=regularizer)
+        fit(model, batch, steps=1, lr=1e-3, symmetry=Symmetry(regularizer=regularizer))
     with pytest.raises(ValueError, match="ReLU has none"):
         fit(nn.ReLU(), batch, steps=1, lr=1e-3)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ...metrics import ssim
+from ...measure.quality import ssim
 from .units import MU_WATER
 
 # 1/cm: white in the display images.

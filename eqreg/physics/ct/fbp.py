@@ -23,7 +23,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..._extras import require
+from ...extras import require
 from .geometry import FanBeam, Geometry, check_sinograms
 from .projector import PixelDriven
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...groups import Element, Group
+from ...symmetry.groups import Element, Group
 
 Array = NDArray[np.float64]
 _QUARTERS = 4

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..._extras import require
-from ._cache import cache_folder, cached
+from ...extras import require
 from ._matrix import CSR, backprojector, joseph
+from .cache import cache_folder, cached
 from .geometry import Geometry, check_images, check_sinograms
 
 _QUARTERS = 4

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._extras import require
+from ...extras import require
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,81 @@
+"""Results of long runs that pages show beside what they train themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..training.checkpoint import write_whole
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# A wheel carries the files inside the package, a checkout has them at its root.
+_PLACES = (_PACKAGE / "_artifacts", _PACKAGE.parent / "artifacts")
+_STAMP = ("device", "date", "version", "seeds", "hours")
+
+
+def load_artifact(name: str, *otherwise: str) -> dict[str, Any]:
+    """Read ``artifacts/<name>.json``.
+
+    Args:
+        name: without folder and ending, for example ``"rain-full"``.
+        otherwise: names to take, in this order, where it does not exist, such as ``"rain-cpu"``.
+
+    Returns:
+        The content. Its ``"stamp"`` says where the numbers come from: device, date, code version,
+        seeds and hours.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message names the places looked at.
+        ValueError: the file is not JSON or its stamp is incomplete.
+
+    >>> sorted(load_artifact("rain13")["stamp"])
+    ['date', 'device', 'hours', 'seeds', 'version']
+    """
+    names = (name, *otherwise)
+    paths = [place / f"{n}.json" for n in names for place in _PLACES]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"load_artifact: expected {' or '.join(n + '.json' for n in names)} at "
+            f"{' or '.join(map(str, paths))}, found none"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"load_artifact: expected JSON in {path}: {error}") from error
+    missing = [key for key in _STAMP if key not in content.get("stamp", {})]
+    if missing:
+        raise ValueError(f"load_artifact: the stamp in {path} lacks {', '.join(missing)}")
+    return content
+
+
+def keep(content: dict[str, Any], out: Path, folder: Path) -> list[str]:
+    """Store a table as ``<task>-<preset>.json`` and the first seed's weights below ``weights/<task>``.
+
+    Args:
+        content: of :func:`eqreg.experiments.comparison.collect`.
+        out: folder of the runs.
+        folder: ``artifacts`` of a checkout.
+
+    Returns:
+        The names of the files.
+    """
+    task, preset = content["settings"]["task"], content["settings"]["preset"]
+    name = f"{task}-{preset}.json"
+    write_whole(folder / name, (json.dumps(content, indent=1) + "\n").encode())
+    written = [name]
+    for method, row in content["rows"].items():
+        source = out / task / preset / method / f"seed-{row['seeds'][0]}" / "weights.safetensors"
+        name = f"weights/{task}/{method}.safetensors"
+        write_whole(folder / name, source.read_bytes())
+        written.append(name)
+    index = {
+        str(path.relative_to(folder / "weights")): {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size
+        }
+        for path in sorted((folder / "weights").glob("*/*.safetensors"))
+    }  # fmt: skip
+    write_whole(folder / "weights" / "index.json", (json.dumps(index, indent=1) + "\n").encode())
+    return written

@@ -1,0 +1,131 @@
+"""All runs of a preset, several at a time, within a time budget; called again it goes on.
+
+Each run is a process of its own (``eqreg tune`` or ``eqreg train``): one that crashes takes no other with
+it, and on a GPU several small networks share the card.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..tasks import get_task
+
+STOPPED = 75  # exit status of a run that was told to stop and left a checkpoint
+_POLL = 0.2
+_GRACE = 60.0  # seconds to write a checkpoint
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process: its command line, the file that it leaves, and the file that it waits for."""
+
+    name: str
+    arguments: tuple[str, ...]
+    leaves: Path
+    needs: Path | None = None
+
+
+def plan(
+    task: str,
+    preset: str,
+    out: Path,
+    *,
+    methods: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> list[Job]:
+    """Tuning and training of every method and seed, first seeds first.
+
+    Raises:
+        ValueError: unknown task or preset, or a method that the preset does not list.
+    """
+    known = get_task(task).preset(preset)
+    if unknown := set(methods) - set(known.methods):
+        raise ValueError(
+            f"preset {preset!r} of {task} has no {sorted(unknown)}; expected some of "
+            f"{', '.join(known.methods)}"
+        )
+    chosen = [m for m in known.methods if m in methods or not methods]
+    base = out / task / preset
+    common = ("--preset", preset, "--out", str(out), *options)
+    jobs = [
+        Job(f"tune {m}", ("tune", task, "--method", m, *common), base / m / "tuning.json")
+        for m in chosen
+    ]
+    for seed in known.seeds:
+        jobs += [
+            Job(
+                f"train {m} {seed}",
+                ("train", task, "--method", m, "--seed", str(seed), *common),
+                base / m / f"seed-{seed}" / "result.json",
+                base / m / "tuning.json",
+            )
+            for m in chosen
+        ]
+    return jobs
+
+
+def work(
+    jobs: Sequence[Job],
+    *,
+    parallel: int = 1,
+    minutes: float | None = None,
+    report: Callable[[str], None] = print,
+) -> tuple[list[Job], dict[str, int]]:
+    """Run the jobs that are not done, ``parallel`` at a time, until all are or the time is up.
+
+    Args:
+        jobs: of :func:`plan`.
+        parallel: processes at a time.
+        minutes: budget; running jobs are then told to write a checkpoint and stop.
+        report: called with a line when a job starts or ends.
+
+    Returns:
+        Jobs that are not done, and the exit statuses of those that failed. A job whose tuning failed
+        stays undone.
+    """
+    deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    waiting = [job for job in jobs if not job.leaves.is_file()]
+    running: dict[subprocess.Popen[bytes], Job] = {}
+    failed: dict[str, int] = {}
+    report(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done")
+    try:
+        while (waiting or running) and time.monotonic() < deadline:
+            for process, job in list(running.items()):
+                if (status := process.poll()) is not None:
+                    del running[process]
+                    if status:
+                        failed[job.name] = status
+                    report(f"{job.name}: {'done' if not status else f'exit status {status}'}")
+            ready = [j for j in waiting if j.needs is None or j.needs.is_file()]
+            while ready and len(running) < parallel:
+                job = ready.pop(0)
+                waiting.remove(job)
+                report(f"{job.name}: started")
+                running[_start(job)] = job
+            if not running:
+                break  # what is left waits for something that failed
+            time.sleep(_POLL)
+    finally:
+        _end(running)
+    return [job for job in jobs if not job.leaves.is_file()], failed
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "eqreg", *job.arguments], env=os.environ.copy())
+
+
+def _end(running: dict[subprocess.Popen[bytes], Job]) -> None:
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    for process in running:
+        try:
+            process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()  # its last checkpoint is whole

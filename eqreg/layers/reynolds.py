@@ -1,0 +1,100 @@
+"""How a group acts on the parameters of one layer, and the mean of it: one gather by a flat index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..symmetry.actions import quarter_turns, rotate
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
+
+
+def reynolds(tensor: Tensor, index: Tensor) -> Tensor:
+    """Mean over the group of the moved copies of a parameter, by an index of :func:`source_index`."""
+    copies = tensor.reshape(-1).index_select(0, index).view(-1, tensor.numel())
+    return copies.sum(0).div_(len(copies)).view(tensor.shape)
+
+
+@lru_cache(maxsize=256)
+def source_index(
+    in_field: FieldType | None,
+    out_field: FieldType,
+    groups: int,
+    kernel: tuple[int, ...],
+    device: torch.device | str,
+) -> Tensor:
+    """Where ``T_g W`` reads its entries, for all ``g`` in turn: (|G| * numel,), int32.
+
+    One gather by a flat index is five to ten times as fast as turning and permuting the copies.
+
+    Raises:
+        ValueError: for kernels that the group cannot turn, or ``groups`` that cut through fields.
+    """
+    group = out_field.group
+    channels = (out_field.channels, in_field.channels if in_field is not None else groups)
+    if groups < 1 or any(c % groups for c in channels):
+        raise ValueError(
+            f"groups={groups} does not divide the channels {channels[1]} -> {channels[0]}"
+        )
+    inputs = in_field.channels if in_field is not None else 1
+    out_each, in_each = out_field.channels // groups, inputs // groups
+    c_out = torch.arange(out_field.channels)[:, None]
+    c_in = torch.arange(in_each) + c_out // out_each * in_each
+    index = []
+    for g, taps in zip(group.elements, _turned_taps(group, kernel), strict=True):
+        # What g sends to a place comes from where g^-1 sends that place.
+        back = group.inverse(g)
+        o = torch.tensor(out_field.permutation(back))[c_out]
+        i = torch.tensor(in_field.permutation(back) if in_field is not None else (0,))[c_in]
+        if not bool((i // in_each == o // out_each).all()):
+            raise ValueError(
+                f"groups={groups} cuts through the fields {in_field} -> {out_field} of {group}"
+            )
+        pairs = (o * in_each + i % in_each).flatten()
+        index.append((pairs[:, None] * len(taps) + taps).flatten())
+    return torch.cat(index).int().to(device)
+
+
+def _turned_taps(group: Group, kernel: tuple[int, ...]) -> Iterator[Tensor]:
+    """For each element, where a turned kernel reads its taps."""
+    taps = torch.arange(torch.Size(kernel).numel())
+    if len(taps) == 1:
+        yield from (taps for _ in group.elements)
+        return
+    for g in group.elements:
+        turns = quarter_turns(g, group)
+        size = "x".join(map(str, kernel))
+        if turns is None:
+            raise ValueError(
+                f"{group} turns by {group.angle(1):g} degrees, and {size} kernels turn by multiples of 90 only; "
+                "use C4, 1x1 kernels, or strict.FourierConv2d"
+            )
+        if turns % 2 and len(set(kernel)) > 1:
+            raise ValueError(f"{group} turns by 90 degrees, which needs square kernels, got {size}")
+        yield rotate(taps.view(kernel), g, group).flatten()
+
+
+class _Reynolds(torch.autograd.Function):
+    """The projection is its own adjoint, so backward is forward."""
+
+    @staticmethod
+    def forward(tensor: Tensor, index: Tensor) -> Tensor:
+        return reynolds(tensor, index)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return projected(grad, *ctx.saved_tensors), None
+
+
+def projected(tensor: Tensor, index: Tensor) -> Tensor:
+    """:func:`reynolds` with its gradient, the projected gradient."""
+    return _Reynolds.apply(tensor, index)

@@ -1,0 +1,99 @@
+"""Matrices on disk: written in one step, named by what they hold, checked when read. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ...extras import require
+from ._matrix import CSR
+from .geometry import Geometry
+
+# Raised whenever the entries change, so that an older file is never taken for the present matrix.
+_VERSION = 1
+# Below this many entries building is as fast as reading.
+_WORTH_KEEPING = 4_000_000
+
+
+def cache_folder() -> Path:
+    """Where matrices are kept: EQREG_CACHE, or ``eqreg`` in the user's cache folder."""
+    if os.environ.get("EQREG_CACHE"):
+        return Path(os.environ["EQREG_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eqreg"
+
+
+def cached(
+    name: str, geometry: Geometry, build: Callable[[Geometry], CSR], folder: Path | None
+) -> CSR:
+    """The matrix ``build(geometry)``, from ``folder`` if it is there and sound.
+
+    A damaged file is replaced, with a warning; a folder that cannot be written costs a warning and
+    the time of the next build. Small matrices are not kept.
+
+    Args:
+        name: of the matrix, part of the file name.
+        geometry: of the scanner; every number of it goes into the file name, hashed.
+        build: makes the matrix.
+        folder: None builds and keeps nothing.
+    """
+    if folder is None:
+        return build(geometry)
+    key = f"{name} {_VERSION} {geometry!r}"
+    path = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    if path.is_file():
+        try:
+            return _read(path, key)
+        except (OSError, ValueError, KeyError, _not_safetensors()) as error:
+            warnings.warn(f"{path} is damaged and is built anew: {error}", stacklevel=2)
+    matrix = build(geometry)
+    if len(matrix.values) >= _WORTH_KEEPING:
+        try:
+            _write(path, key, matrix)
+        except OSError as error:
+            warnings.warn(f"could not keep a matrix for later: {error}", stacklevel=2)
+    return matrix
+
+
+def _not_safetensors() -> type[Exception]:
+    """What safetensors raises for a file that is not its own."""
+    return require("safetensors", extra="tasks").SafetensorError
+
+
+def _read(path: Path, key: str) -> CSR:
+    with require("safetensors", extra="tasks").safe_open(path, framework="np") as file:
+        metadata = file.metadata() or {}
+        matrix = CSR(*(file.get_tensor(name) for name in CSR._fields))
+    if metadata.get("key") != key:
+        raise ValueError(f"expected the matrix {key!r}, found {metadata.get('key')!r}")
+    if metadata.get("checksum") != _checksum(matrix):
+        raise ValueError(f"expected checksum {metadata.get('checksum')}, got {_checksum(matrix)}")
+    return matrix
+
+
+def _write(path: Path, key: str, matrix: CSR) -> None:
+    save = require("safetensors.numpy", extra="tasks").save_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own in the same folder: processes that build at once do not mix, and the last
+    # step is atomic.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
+    os.close(handle)
+    try:
+        save(matrix._asdict(), temporary, {"key": key, "checksum": _checksum(matrix)})
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _checksum(matrix: CSR) -> str:
+    value = 0
+    for array in matrix:
+        value = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, value)
+    return f"{value:08x}"

@@ -1,0 +1,297 @@
+r"""Soft symmetry in weight space: project weights, measure their distance, shrink it.
+
+A layer is equivariant if and only if its weight is a fixed point of
+:math:`T_gW=\rho_{out}(g)\,(\pi_gW)\,\rho_{in}(g)^{-1}` for every ``g``. The mean over the group,
+:math:`\Pi W=\frac1{|G|}\sum_gT_gW`, is the orthogonal projection on these weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.plan import Fields, Selector
+from ..layers.reynolds import projected, reynolds, source_index
+from ..layers.weights import TiedLayer, make_weight_plan
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
+
+
+def project(
+    weight: Tensor, in_field: FieldType | None, out_field: FieldType, *, groups: int = 1
+) -> Tensor:
+    r"""Reynolds projection of a weight: the nearest equivariant one, :math:`\Pi W=\frac1{|G|}\sum_gT_gW`.
+
+    Args:
+        weight: of a convolution (C_out, C_in / groups, K, K) or of a linear layer (C_out, C_in); a bias or
+            a scale (C_out,) with ``in_field=None``. The weight of a transposed convolution
+            (C_in, C_out / groups, K, K) is that of the convolution back: exchange the fields.
+        in_field: type of the layer's input.
+        out_field: type of its output.
+        groups: of the convolution.
+
+    Returns:
+        A tensor of the same shape. Its gradient is the projection of the gradient.
+
+    Raises:
+        TypeError: if ``weight`` is not a floating point tensor.
+        ValueError: if shape and fields do not fit, the kernel cannot be turned (not square, or angles
+            other than multiples of 90 degrees), or ``groups`` cuts through fields.
+
+    >>> from eqreg import C4
+    >>> w = torch.arange(9.0).reshape(1, 1, 3, 3)
+    >>> project(w, C4.field("1t"), C4.field("1t"))[0, 0, 0].tolist()
+    [4.0, 4.0, 4.0]
+
+    Reference: Elesedy & Zaidi, Provably Strict Generalisation Benefit for Equivariant Models, ICML 2021.
+    Taught in: notebooks/10.
+    """
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        raise TypeError(
+            f"project: expected a floating point tensor, got {getattr(weight, 'dtype', type(weight).__name__)}"
+        )
+    if in_field is not None and in_field.group != out_field.group:
+        raise ValueError(
+            f"project: the fields must belong to one group, got {in_field!r}, {out_field!r}"
+        )
+    if groups < 1 or (in_field is not None and in_field.channels % groups):
+        raise ValueError(f"project: groups={groups} does not divide the channels of {in_field!r}")
+    inputs = () if in_field is None else (in_field.channels // groups,)
+    expected = (out_field.channels, *inputs)
+    dims = (1,) if in_field is None else (2, 4)
+    if tuple(weight.shape[: len(expected)]) != expected or weight.ndim not in dims:
+        taps = "" if in_field is None else "[, K, K]"
+        raise ValueError(
+            f"project: {in_field} -> {out_field} with groups={groups} needs a weight "
+            f"({', '.join(map(str, expected))}{taps}), got shape {tuple(weight.shape)}"
+        )
+    kernel = tuple(weight.shape[len(expected) :])
+    return projected(weight, source_index(in_field, out_field, groups, kernel, weight.device))
+
+
+def equivariance_distance(
+    model: nn.Module,
+    group: Group,
+    *,
+    layers: Selector | Iterable[Selector] | None = None,
+    fields: Fields | None = None,
+    in_fields: Fields | None = None,
+) -> dict[str, float]:
+    r"""Share of each layer's energy outside the equivariant subspace, :math:`\|W-\Pi W\|^2/\|W\|^2`.
+
+    0 for an equivariant layer; :math:`1-1/|G|` is expected of random weights between regular fields.
+    Biases count with their weights; normalisation layers are rows of their own.
+
+    Args:
+        model: a network or a single layer (which then needs ``fields`` and ``in_fields`` under the name
+            ``"(model)"``).
+        group: the group.
+        layers, fields: as for :class:`~eqreg.EquivarianceRegularizer`.
+        in_fields: types of inputs by layer name, to override what the earlier layers suggest.
+
+    Returns:
+        Shares in [0, 1] by layer name.
+
+    Raises:
+        TypeError, ValueError: as for :class:`EquivarianceDecay`.
+
+    Taught in: notebooks/10.
+    """
+    plan = make_weight_plan(model, group, layers, fields, in_fields)
+    with torch.no_grad():
+        return {name: float(_share(layer)) for name, layer in plan.tied.items()}
+
+
+def equivariant_init_(
+    model: nn.Module,
+    group: Group,
+    *,
+    layers: Selector | Iterable[Selector] | None = None,
+    fields: Fields | None = None,
+    in_fields: Fields | None = None,
+) -> nn.Module:
+    """Make a network equivariant at its start: project its parameters, keep the norm of each weight.
+
+    Without the rescaling, projected random weights would be smaller by ``sqrt(|G|)`` and the signal would
+    fade with the depth. Training is free to leave the symmetry; see :class:`EquivarianceDecay`.
+
+    Args:
+        model: changed in place.
+        group, layers, fields, in_fields: as for :func:`equivariance_distance`.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError, ValueError: as for :class:`EquivarianceDecay`.
+
+    Taught in: notebooks/09, notebooks/10.
+    """
+    plan = make_weight_plan(model, group, layers, fields, in_fields)
+    with torch.no_grad():
+        for layer in plan.tied.values():
+            for tensor, index in layer.tensors():
+                projected = reynolds(tensor, index)
+                if tensor.ndim > 1 and bool(norm := projected.norm()):
+                    projected *= tensor.norm() / norm
+                tensor.copy_(projected)
+    return model
+
+
+class ProjectionPenalty:
+    r"""Distance of a model's weights from the equivariant ones, to be added to a loss.
+
+    .. math:: \frac1L\sum_\ell\frac{2|G|}{|G|-1}\,\frac{\|W_\ell-\Pi W_\ell\|^2}{\|W_\ell\|^2}
+
+    with the denominator detached. The factor puts it on the scale of the regularizer's penalty: 0 for an
+    equivariant network, about 2 for random weights. No second forward pass is needed.
+
+    Args:
+        model, group, layers, fields, in_fields: as for :func:`equivariance_distance`.
+
+    Raises:
+        TypeError, ValueError: as for :class:`EquivarianceDecay`.
+
+    Example::
+
+        penalty = ProjectionPenalty(model, C4)
+        loss = mse(model(x), y) + lam * penalty()
+
+    Under Adam its effect depends on ``lam`` over the size of the task's gradients, and a large one starves
+    the task (chapter 10); :class:`EquivarianceDecay` does what its strength says.
+
+    Reference: Berndt & Stuehmer, Approximate Equivariance via Projection-Based Regularisation, 2026.
+    Taught in: notebooks/10.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        group: Group,
+        *,
+        layers: Selector | Iterable[Selector] | None = None,
+        fields: Fields | None = None,
+        in_fields: Fields | None = None,
+    ) -> None:
+        self.model, self.group = model, group
+        self.plan = make_weight_plan(model, group, layers, fields, in_fields)
+
+    def per_layer(self) -> dict[str, Tensor]:
+        """The terms of the mean, 0-d tensors with their graph, by layer name."""
+        scale = 2 * self.group.order / (self.group.order - 1)
+        return {name: scale * _share(layer) for name, layer in self.plan.tied.items()}
+
+    def __call__(self) -> Tensor:
+        """The penalty, a 0-d tensor with its graph."""
+        return torch.stack(list(self.per_layer().values())).mean()
+
+
+class EquivarianceDecay:
+    r"""Decoupled shrinkage towards the equivariant weights, after each optimizer step.
+
+    .. math:: W\leftarrow W+\big(1-e^{-\lambda\,\mathrm{lr}}\big)(\Pi W-W)
+
+    What AdamW does to the whole weight, this does to its asymmetric part alone, for weights, biases and
+    the affine parameters of normalisation layers. Strength 0 changes nothing, ``math.inf`` projects.
+    Running statistics of BatchNorm are measured, not trained, and stay.
+    Projecting random weights halves the signal in every layer, and at a large rate a network may die of it:
+    use :func:`equivariant_init_` before a strong decay.
+
+    Args:
+        model: any module, also wrapped by ``torch.compile`` or ``DistributedDataParallel``.
+        group: the rotations, for example ``C4``. Kernels larger than 1x1 turn by multiples of 90 degrees.
+        strength: :math:`\lambda\ge0`, one number or one for each layer name; 10 to 150 are worth a try.
+        layers: which layers: as for :class:`~eqreg.EquivarianceRegularizer`. Linear layers must be named.
+        fields: field types of outputs by name or glob, to override the plan.
+        in_fields: field types of inputs by name.
+
+    Attributes:
+        plan: the layers with the types of their inputs and outputs, and the reason where one is left free.
+        strengths: the current strength of each layer; may be changed between steps.
+
+    Raises:
+        TypeError, ValueError: for unknown layers or fields that do not fit, negative strengths, layers that
+            cannot be tied, or a model without any that can; each message says what was given and expected.
+
+    Example::
+
+        decay = EquivarianceDecay(model, C4, strength=40)
+        ...
+        optimizer.step()
+        decay.step(lr)
+
+    Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019, for the decoupling.
+    Taught in: notebooks/10, notebooks/11.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        group: Group,
+        strength: float | Mapping[str, float] = 40.0,
+        *,
+        layers: Selector | Iterable[Selector] | None = None,
+        fields: Fields | None = None,
+        in_fields: Fields | None = None,
+    ) -> None:
+        self.model, self.group = model, group
+        self.plan = make_weight_plan(model, group, layers, fields, in_fields)
+        self._tied = self.plan.tied
+        self.strengths: dict[str, float] = {}
+        self.set_strength(strength)
+
+    def set_strength(self, strength: float | Mapping[str, float]) -> None:
+        """Change the strength of all layers, or of those that a mapping names (the others get 0).
+
+        Raises:
+            ValueError: for a negative strength or NaN, or an unknown layer.
+        """
+        if isinstance(strength, Mapping):
+            unknown = sorted(set(strength) - set(self._tied))
+            if unknown:
+                raise ValueError(
+                    f"strength: expected names among {sorted(self._tied)}, got {unknown[0]!r}"
+                )
+            new = {name: float(strength.get(name, 0.0)) for name in self._tied}
+        else:
+            new = dict.fromkeys(self._tied, float(strength))
+        for name, value in new.items():
+            if not value >= 0:
+                raise ValueError(f"strength must be at least 0, got {value} for layer {name!r}")
+        self.strengths = new
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """Shrink once; call it after ``optimizer.step()``.
+
+        Args:
+            lr: the optimizer's current learning rate, so that a schedule acts on both.
+
+        Raises:
+            ValueError: for a negative or infinite rate.
+        """
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"lr must be at least 0 and finite, got {lr}")
+        for name, layer in self._tied.items():
+            strength = self.strengths[name]
+            share = 1.0 if math.isinf(strength) else -math.expm1(-strength * lr)
+            if share == 0:
+                continue
+            for tensor, index in layer.tensors():
+                tensor.lerp_(reynolds(tensor, index), share)
+
+    def __repr__(self) -> str:
+        return f"EquivarianceDecay({self.group}, {len(self._tied)} layers)"
+
+
+def _share(layer: TiedLayer) -> Tensor:
+    """Energy outside the equivariant subspace over the whole energy, which gets no gradient."""
+    distance, energy = [], []
+    for tensor, index in layer.tensors(trainable=False):
+        distance.append((tensor - projected(tensor, index)).square().sum())
+        energy.append(tensor.detach().square().sum())
+    total = torch.stack(energy).sum()
+    return torch.stack(distance).sum() / total.clamp_min(torch.finfo(total.dtype).tiny)

@@ -1,0 +1,255 @@
+"""EQ-Reg: train an ordinary network towards rotation equivariance with a penalty on its features."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..layers.pairs import Comparison, Pairing, batch_size, paired_forward
+from ..layers.plan import ROOT, Fields, Plan, Selector, make_plan
+from ..layers.wrappers import is_compiled, is_parallel, unwrapped
+from ..symmetry.groups import Element, Group
+
+_NORMS = ("relative", "scale-free", "reference")
+
+
+@dataclass(frozen=True)
+class RegularizedOutput:
+    """What one call of :class:`EquivarianceRegularizer` returns.
+
+    Attributes:
+        y: output of the model for the images as given, in the model's own structure.
+        y_g: output for the turned images, ``g x`` (the first ``fraction`` of the batch).
+        penalty: 0-d tensor, the mean of ``per_layer``; with ``norm="reference"`` their sum. Times
+            ``every``, so that lambda keeps its meaning.
+        per_layer: relative equivariance error of each layer, 0-d tensors with their graph: 0 is
+            equivariant, about 2 what random weights give. Empty on a step that ``every`` leaves out.
+        invariant_share: share of each layer's regular-field energy that is equal in all channels of a
+            field, detached, in [0, 1]. A share that rises towards 1 while the penalty falls is collapse:
+            the network meets the penalty by making the channels of a field copies.
+        g: the group element that was drawn; the identity on a step that ``every`` leaves out.
+    """
+
+    y: Any
+    y_g: Any
+    penalty: Tensor
+    per_layer: dict[str, Tensor]
+    invariant_share: dict[str, Tensor]
+    pairing: Pairing
+
+    @property
+    def g(self) -> Element:
+        """The group element of this call."""
+        return self.pairing.g
+
+    def act(self, target: Any) -> Any:
+        """The target of ``y_g``: images (B, C, H, W) are turned by ``g``, labels (B,) or (B, K) stay.
+
+        Raises:
+            ValueError: if the batch size is another than the input's, or the shape is ambiguous.
+        """
+        return self.pairing.turn(target)
+
+
+class EquivarianceRegularizer:
+    r"""Compare the features of turned images with the turned, channel-permuted features of the images.
+
+    .. math:: \mathrm{penalty} = \frac1L \sum_{\ell=1}^{L}
+        \frac{\operatorname{mean}\,\lVert g\cdot f_\ell(x) - f_\ell(g\cdot x)\rVert^2}
+             {\operatorname{mean}\,\lVert f_\ell(x)\rVert^2}
+
+    with the denominator detached: 0 for an equivariant network, about 2 at random initialisation,
+    whatever the batch, patch or width. The model is not changed: hooks live only while a call runs.
+
+    Args:
+        model: any ``nn.Module``; also one wrapped by ``torch.compile`` or ``DistributedDataParallel``.
+        group: the rotations, for example ``C4``.
+        layers: which layers to compare: names, globs, module types or a predicate(name, module), one or
+            several. By default all convolutions whose channels fit; see ``plan``.
+        fields: field types by name or glob, to override the plan, such as ``{"head": "3t + 8r"}``.
+        generator: source of the draws of ``g``; by default torch's global one.
+        fraction: part of the batch that is paired, in (0, 1]; the first images are taken.
+        every: pair on every n-th call only; the calls between cost nothing extra.
+        norm: ``"relative"`` as above; ``"scale-free"``, the same number with the gradient of the whole
+            quotient (of each process's own under DDP); or ``"reference"``, the sum over the layers of the
+            unsquared 2-norms that the code released with the paper minimises (it grows with the batch).
+        center: take the denominators about each field's mean, so that a bias cannot buy a small number.
+        check_finite: stop on NaN or Inf in a compared layer; costs one device synchronisation a call.
+
+    Raises:
+        TypeError, ValueError: for arguments out of range, unknown layers, fields that do not fit, or a
+            plan without layers; each message says what was given and what was expected.
+
+    Example::
+
+        reg = EquivarianceRegularizer(model, C4)
+        out = reg(x)
+        loss = mse(out.y, y) + mse(out.y_g, out.act(y)) + lam * out.penalty
+
+    The penalty is of order 1, so ``lam`` belongs to the scale of the task loss: for a mean squared error near
+    1e-3 try 1e-4 to 1e-2 on validation images. Too large a weight teaches the network to do nothing.
+
+    Reference: Bai, Fu, Xie, Meng, A Regularization-Guided Equivariant Approach for Image Restoration,
+    CVPR 2025. Taught in: notebooks/09, notebooks/13.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        group: Group,
+        *,
+        layers: Selector | Iterable[Selector] | None = None,
+        fields: Fields | None = None,
+        generator: torch.Generator | None = None,
+        fraction: float = 1.0,
+        every: int = 1,
+        norm: str = "relative",
+        center: bool = False,
+        check_finite: bool = True,
+    ) -> None:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction must lie in (0, 1], got {fraction!r}")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every must be an int >= 1, got {every!r}")
+        if norm not in _NORMS:
+            raise ValueError(f"norm must be one of {_NORMS}, got {norm!r}")
+        self.model, self.group = model, group
+        self._core = unwrapped(model)
+        self.plan: Plan = make_plan(self._core, group, layers, fields)
+        self.generator, self.fraction, self.every = generator, fraction, every
+        self.norm, self.center, self.check_finite = norm, center, check_finite
+        self.calls = 0
+        self._sizes: set[tuple[int, ...]] = set()
+        self._warned = False
+        self._call = _hookable(model)
+
+    def __call__(
+        self, *inputs: Any, g: Element | int | None = None, **kwargs: Any
+    ) -> RegularizedOutput:
+        """Run the model on ``[x, g x]``, both in one forward pass.
+
+        Args:
+            inputs, kwargs: the model's inputs. Tensors (B, C, H, W) are turned, (B,) and (B, K) repeated.
+            g: the element to turn by; drawn from the group without the identity if not given.
+
+        Raises:
+            TypeError, ValueError: for integer, empty, non-square or mixed inputs, or layers whose output
+                does not fit the plan.
+            FloatingPointError: if a compared layer puts out NaN or Inf.
+            RuntimeError: if called while a regularizer runs on the same model.
+        """
+        batch = batch_size((inputs, kwargs), self._core, self.group)
+        element = self.draw() if g is None else self.group.element(g)
+        skip = self.calls % self.every != 0
+        self.calls += 1
+        if skip:
+            y = self.model(*inputs, **kwargs)
+            pairing = Pairing(self.group, self.group.identity, batch, batch)
+            return RegularizedOutput(y, y, _zero(y), {}, {}, pairing)
+        pairing = Pairing(self.group, element, batch, ceil(self.fraction * batch))
+        output, found = paired_forward(
+            self._call, self._core, self.plan.fields, pairing, inputs, kwargs,
+            squared=self.norm != "reference", center=self.center, scale_free=self.norm == "scale-free",
+            check_grid=self._new_size(inputs, kwargs),
+        )  # fmt: skip
+        if self.check_finite:
+            _require_finite(found)
+        self._warn_without_graph(found)
+        y, y_g = pairing.split(output)
+        per_layer = self._per_layer(found)
+        penalty = torch.stack(list(per_layer.values())).sum() * self.every
+        if self.norm != "reference":
+            penalty = penalty / len(per_layer)
+        shares = {k: c.invariant_share for k, c in found.items() if c.invariant_share is not None}
+        return RegularizedOutput(y, y_g, penalty, per_layer, shares, pairing)
+
+    def __repr__(self) -> str:
+        return f"EquivarianceRegularizer({type(self._core).__name__}, {self.group}, {len(self.plan.fields)} layers)"
+
+    def draw(self) -> Element:
+        """A random element, not the identity, from ``generator``."""
+        device = self.generator.device if self.generator is not None else "cpu"
+        k = torch.randint(1, self.group.order, (), generator=self.generator, device=device)
+        return self.group.elements[int(k)]
+
+    def _per_layer(self, found: dict[str, Comparison]) -> dict[str, Tensor]:
+        if self.norm == "reference":
+            return {name: c.error for name, c in found.items()}
+        powers = torch.stack([c.power for c in found.values()])
+        if is_parallel(self.model) and self.norm == "relative":
+            # The mean over all processes, so that the gradients are those of one process with the whole batch.
+            dist.all_reduce(powers)
+            powers = powers / dist.get_world_size()
+        powers = powers.clamp_min(torch.finfo(powers.dtype).tiny)
+        return {name: c.error / p for (name, c), p in zip(found.items(), powers, strict=True)}
+
+    def _warn_without_graph(self, found: dict[str, Comparison]) -> None:
+        if self._warned or not torch.is_grad_enabled():
+            return
+        layers = {name: self._core.get_submodule(_layer(name)) for name in found}
+        lost = [
+            name
+            for name, layer in layers.items()
+            if not found[name].error.requires_grad
+            and any(p.requires_grad for p in layer.parameters())
+        ]
+        if lost:
+            self._warned = True
+            warnings.warn(
+                f"no gradient reaches the penalty of {', '.join(map(repr, lost))}: it ran under no_grad or in a "
+                "reentrant checkpoint; use checkpoint(..., use_reentrant=False)",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _new_size(self, inputs: Any, kwargs: Any) -> bool:
+        """Strides are checked at the first call with a new image size; not under torch.compile."""
+        sizes = {tuple(t.shape[-2:]) for t in (*inputs, *kwargs.values()) if isinstance(t, Tensor)}
+        new = bool(sizes - self._sizes) and self._call is self.model
+        self._sizes |= sizes
+        return new
+
+
+def _layer(call: str) -> str:
+    """The module's name behind the name of one of its calls."""
+    name = call.split("#")[0]
+    return "" if name == ROOT else name
+
+
+def _hookable(model: nn.Module) -> Callable[..., Any]:
+    """A compiled model's code was traced without hooks, so the paired pass is compiled for itself."""
+    if not is_compiled(model):
+        return model
+    inner = model._orig_mod
+
+    def paired(*args: Any, **kwargs: Any) -> Any:
+        return inner(*args, **kwargs)  # type: ignore[operator]
+
+    return torch.compile(paired, backend=_backend(model))
+
+
+def _backend(model: nn.Module) -> Any:
+    callback: Any = getattr(model, "dynamo_ctx", None)
+    return getattr(callback, "_torchdynamo_orig_backend", "inductor")
+
+
+def _zero(y: Any) -> Tensor:
+    tensors = [t for t in torch.utils._pytree.tree_leaves(y) if isinstance(t, Tensor)]
+    return torch.zeros((), device=tensors[0].device if tensors else None)
+
+
+def _require_finite(found: dict[str, Comparison]) -> None:
+    values = torch.stack([c.error.detach() + c.power for c in found.values()])
+    if not bool(values.isfinite().all()):
+        bad = [name for name, v in zip(found, values, strict=True) if not bool(v.isfinite())]
+        raise FloatingPointError(
+            f"NaN or Inf in the features of {', '.join(map(repr, bad))} (first: {bad[0]!r}); expected finite "
+            "numbers. Check the inputs, the learning rate, and the loss scale under float16"
+        )

@@ -1,0 +1,251 @@
+"""Checkpoints of a training run: one file, written whole or not at all, and no pickle.
+
+A checkpoint is a tree of dicts and lists whose leaves are tensors, arrays, numbers, strings, booleans
+and None. Its tensors make a safetensors file; the rest is JSON in that file's header. Reading one can
+therefore run no code, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..extras import require
+
+_FORMAT = "eqreg checkpoint 1"
+_WEIGHTS = "eqreg weights 1"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, read or used; the message says why and what is still there."""
+
+
+def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` to ``path``, so that at every moment a whole checkpoint lies on the disk.
+
+    The new file is written beside the old one, forced to the disk, and only then put in its place; the
+    old one stays as ``<name>.previous``. A kill or a full disk leaves the last good checkpoint.
+
+    Args:
+        path: file to write; its folder is made.
+        state: tree of dicts (keys are strings or ints), lists and tuples (read back as lists) with
+            tensors, arrays and plain values as leaves.
+
+    Raises:
+        CheckpointError: the disk is full, the folder cannot be written to, or ``state`` holds
+            something else; the message names it. What was there before is untouched.
+
+    Reference: the file format is that of https://github.com/huggingface/safetensors.
+    Taught in: notebooks/19.
+    """
+    path = Path(path)
+    tensors: dict[str, Tensor] = {}
+    tree = _pack(state, "", tensors)
+    header = {"format": _FORMAT, "tree": json.dumps(tree)}
+    content = require("safetensors.torch", extra="tasks").save(tensors, metadata=header)
+    write_whole(path, content, keep_previous=True)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read what :func:`save_checkpoint` wrote; if ``path`` is damaged, the checkpoint before it.
+
+    Raises:
+        FileNotFoundError: neither ``path`` nor the one before it exists.
+        CheckpointError: neither can be read; the message says why for each.
+
+    A damaged file whose predecessor is whole gives a ``UserWarning``.
+    """
+    path = Path(path)
+    candidates = [p for p in (path, previous(path)) if p.is_file()]
+    if not candidates:
+        raise FileNotFoundError(f"load_checkpoint: expected a checkpoint at {path}, found none")
+    problems = []
+    for candidate in candidates:
+        try:
+            state = _read(candidate)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            warnings.warn(f"{problems[0]}; going on from {candidate}", UserWarning, stacklevel=2)
+        return state
+    raise CheckpointError("; ".join(problems))
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one at ``path`` lies."""
+    return path.with_name(path.name + ".previous")
+
+
+def write_whole(path: Path, content: bytes, *, keep_previous: bool = False) -> None:
+    """Write a file so that nobody ever sees, and no crash ever leaves, a part of it.
+
+    Raises:
+        CheckpointError: the system refused; the message gives its reason.
+    """
+    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            os.replace(path, previous(path))
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        kept = next((p for p in (path, previous(path)) if p.is_file()), None)
+        raise CheckpointError(
+            f"could not write {path} ({len(content) / 1e6:.1f} MB): {error.strerror or error}; "
+            + (f"the last good one is {kept}" if kept else "there is no earlier one")
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def save_weights(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write the weights of a trained network, with what is known about them as JSON in the header.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    own = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
+    header = {"format": _WEIGHTS, "about": json.dumps(about)}
+    write_whole(Path(path), require("safetensors.torch", extra="tasks").save(own, metadata=header))
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_weights` wrote: tensors by name, and what is known about them.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another kind or version.
+    """
+    tensors, header = _open(Path(path), _WEIGHTS)
+    try:
+        return tensors, json.loads(header["about"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: the header does not say what the weights are") from error
+
+
+def random_states(generators: Mapping[str, torch.Generator | None]) -> dict[str, Any]:
+    """States of the global generators (torch, CUDA, numpy, python) and of those given by name."""
+    name, key, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, np.asarray(key), *rest],
+        "python": random.getstate(),
+        "given": {k: g.get_state() for k, g in generators.items() if g is not None},
+    }
+
+
+def set_random_states(
+    states: Mapping[str, Any], generators: Mapping[str, torch.Generator | None]
+) -> None:
+    """Put back what :func:`random_states` saw.
+
+    Raises:
+        CheckpointError: other generators are given now than then.
+    """
+    present = {k: g for k, g in generators.items() if g is not None}
+    if present.keys() != states["given"].keys():
+        raise CheckpointError(
+            f"the checkpoint holds the states of the generators {sorted(states['given'])}, "
+            f"given now are {sorted(present)}"
+        )
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    name, key, *rest = states["numpy"]
+    np.random.set_state((name, key.astype(np.uint32), *rest))
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    for k, generator in present.items():
+        generator.set_state(states["given"][k])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    tensors, header = _open(path, _FORMAT)
+    try:
+        return _unpack(json.loads(header["tree"]), tensors)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _open(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file of ours."""
+    safetensors = require("safetensors", extra="tasks")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != kind:
+                raise CheckpointError(
+                    f"{path}: this version of eqreg expects the format {kind!r}, the file says "
+                    f"{header.get('format')!r}"
+                )
+            return {key: file.get_tensor(key) for key in file.keys()}, header
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or foreign: {error}") from error
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON for a tree; every container is marked, so that nothing in it can pass for a tensor."""
+    if isinstance(value, Tensor):
+        # A copy of its own: safetensors refuses tensors that share memory, optimizers may share.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": name}
+    if isinstance(value, np.ndarray):
+        tensors[name] = torch.from_numpy(
+            value.astype(np.int64 if value.dtype.kind == "u" else value.dtype)
+        )
+        return {"array": name}
+    if isinstance(value, Mapping):
+        if wrong := [k for k in value if not isinstance(k, str | int)]:
+            raise CheckpointError(
+                f"{name or 'the state'}: keys must be str or int, got {wrong[0]!r}"
+            )
+        return {"dict": [[k, _pack(v, f"{name}/{k}", tensors)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        if all(isinstance(v, int | float | str) for v in value):
+            return {"plain": list(value)}
+        return {"list": [_pack(v, f"{name}/{i}", tensors) for i, v in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"plain": value}
+    raise CheckpointError(f"{name}: cannot store a {type(value).__name__} in a checkpoint")
+
+
+def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
+    ((kind, value),) = node.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "array":
+        return tensors[value].numpy()
+    if kind == "dict":
+        return {k: _unpack(v, tensors) for k, v in value}
+    if kind == "list":
+        return [_unpack(v, tensors) for v in value]
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name is safe only once its folder has been written too."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,174 @@
+"""The methods that the book compares, as data: what each one switches on.
+
+    from eqreg.training.methods import METHODS, prepare
+
+Names: ``plain``, ``augmentation``, ``strict`` (equal width), ``strict-equal`` (equal parameters),
+``pairs`` (EQ-Reg without its penalty), ``eqreg``, ``decay``, ``augmentation-decay`` and ``start-decay``
+(decay from weights that are equivariant to begin with). A group's name appended, as in ``eqreg-C4``,
+replaces the group that the task would choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ..layers.plan import Fields, Selector
+from ..soft.projection import EquivarianceDecay, equivariant_init_
+from ..soft.regularizer import EquivarianceRegularizer
+from ..strict import equivariant
+from ..symmetry.groups import C2, C4, C8, D4, Group
+from .settings import Symmetry
+
+GROUPS: Mapping[str, Group] = {"C2": C2, "C4": C4, "C8": C8, "D4": D4}
+PENALTIES = (1e-4, 1e-3, 1e-2)
+DECAYS = (10.0, 40.0, 160.0, 640.0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a comparison.
+
+    Attributes:
+        about: the row's caption.
+        augment: turn each batch by one element of the group.
+        strict: replace the network by its strict twin of equal width or of equal parameters.
+        pairs: pass each image together with a turned copy (EQ-Reg; half the images per step).
+        labels: whether the turned copies carry labels.
+        decay: shrink the weights towards symmetry after each step.
+        start: begin with equivariant weights of full power; a decay of random ones fades the signal.
+        strengths: values of lambda, or of the decay, that tuning tries; empty: nothing to tune.
+        objective: name of the task's own objective in place of its loss, for self-supervised rows.
+        network: name of another network of the task in place of its usual one, for baselines.
+        data: name of a variant of the task's training data.
+    """
+
+    about: str
+    augment: bool = False
+    strict: Literal["width", "parameters"] | None = None
+    pairs: bool = False
+    labels: bool = True
+    decay: bool = False
+    start: bool = False
+    strengths: tuple[float, ...] = ()
+    objective: str | None = None
+    network: str | None = None
+    data: str | None = None
+
+
+METHODS: Mapping[str, Method] = {
+    "plain": Method("the network as it is"),
+    "augmentation": Method("each batch turned by a random element", augment=True),
+    "strict": Method("group convolutions of equal width", strict="width"),
+    "strict-equal": Method("group convolutions with as many parameters", strict="parameters"),
+    "pairs": Method("each image with a turned copy, both with labels", pairs=True),
+    "eqreg": Method("pairs and the penalty on the features", pairs=True, strengths=PENALTIES),
+    "decay": Method("decay towards symmetric weights", decay=True, strengths=DECAYS),
+    "augmentation-decay": Method(
+        "augmentation and decay together", augment=True, decay=True, strengths=DECAYS
+    ),
+    "start-decay": Method(
+        "decay from equivariant weights", decay=True, start=True, strengths=DECAYS
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with its group; ``Row.parse("eqreg-C4", ...)`` reads a name."""
+
+    name: str
+    method: Method
+    group: Group | None
+    decay_group: Group | None
+
+    @classmethod
+    def parse(
+        cls,
+        name: str,
+        right: Group,
+        full: Group,
+        methods: Mapping[str, Method] = METHODS,
+    ) -> Row:
+        """Find the method and its group.
+
+        Args:
+            name: a name of ``methods``, possibly with ``-C2``, ``-C4``, ``-C8`` or ``-D4``.
+            right: the group of the task's own symmetry; taken by all but the decay.
+            full: the group that the decay takes.
+
+        Raises:
+            ValueError: unknown name; the message lists the known ones.
+        """
+        base, _, suffix = name.rpartition("-")
+        given = GROUPS.get(suffix) if base in methods else None
+        key = base if given is not None else name
+        if key not in methods:
+            raise ValueError(
+                f"unknown method {name!r}; expected one of {', '.join(methods)}, or one of these "
+                f"followed by -{', -'.join(GROUPS)}"
+            )
+        method = methods[key]
+        used = method.augment or method.strict or method.pairs
+        if given is not None and not (used or method.decay):
+            raise ValueError(f"method {key!r} has no group, got {name!r}")
+        return cls(
+            name,
+            method,
+            (given or right) if used else None,
+            (given or full) if method.decay else None,
+        )
+
+
+@dataclass
+class Prepared:
+    """A model and what :func:`eqreg.training.fit` does for its symmetry; together they make the method."""
+
+    model: nn.Module
+    symmetry: Symmetry
+
+
+def prepare(
+    row: Row,
+    model: nn.Module,
+    strength: float = 0.0,
+    *,
+    twin: Any = equivariant,
+    layers: Selector | Iterable[Selector] | None = None,
+    fields: Fields | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """Turn a plain model into the one that ``row`` trains, and say how ``fit`` trains it.
+
+    Args:
+        row: the method and its group.
+        model: plain; a strict row leaves it alone and gives its twin, an equivariant start changes it.
+        strength: lambda of EQ-Reg or strength of the decay.
+        twin: called as ``twin(model, group, match=...)`` for strict rows.
+        layers: which layers EQ-Reg and the decay act on; the default plan if None.
+        fields: types of their outputs where the plan's guess is wrong.
+        seed: of the elements that EQ-Reg draws.
+    """
+    method = row.method
+    does: dict[str, Any] = {}
+    if method.strict is not None and row.group is not None:
+        model = twin(model, row.group, match=method.strict)
+    if method.augment:
+        does["augment"] = row.group
+    if method.pairs and row.group is not None:
+        generator = torch.Generator().manual_seed(seed)
+        does["regularizer"] = EquivarianceRegularizer(
+            model, row.group, layers=layers, fields=fields, generator=generator
+        )
+        does |= {"lam": strength, "label_pairs": method.labels}
+    if method.start and row.decay_group is not None:
+        equivariant_init_(model, row.decay_group, layers=layers, fields=fields)
+    if method.decay and row.decay_group is not None:
+        does["decay"] = EquivarianceDecay(
+            model, row.decay_group, strength, layers=layers, fields=fields
+        )
+    return Prepared(model, Symmetry(**does))

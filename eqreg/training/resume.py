@@ -1,0 +1,133 @@
+"""Stop a training run at any step and go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..layers.wrappers import unwrapped
+from ..soft.projection import EquivarianceDecay
+from ..soft.regularizer import EquivarianceRegularizer
+from .checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    previous,
+    random_states,
+    save_checkpoint,
+    set_random_states,
+)
+
+
+@dataclass
+class History:
+    """What :func:`eqreg.training.fit` saw, one entry per step, over all sittings of a run.
+
+    Attributes:
+        loss: the task loss (without the penalty).
+        penalty: the equivariance penalty before its weight; empty without a regularizer.
+        images: images that went through the network, over all steps.
+        seconds: wall time.
+        waiting: the part of it that was spent in ``sample_batch``.
+        finished: False if ``stop`` ended the run before its last step.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    penalty: list[float] = field(default_factory=list)
+    images: int = 0
+    seconds: float = 0.0
+    waiting: float = 0.0
+    finished: bool = True
+
+
+@dataclass
+class Sitting:
+    """Everything that changes while a run goes on, and where it is kept between sittings.
+
+    ``settings`` are what a resumed run must share with the one that wrote the checkpoint.
+    """
+
+    path: Path | None
+    every: int
+    model: nn.Module
+    optimizer: Any
+    history: History
+    settings: Mapping[str, Any]
+    generators: Mapping[str, torch.Generator | None]
+    sampler: Any
+    regularizer: Any
+    decay: EquivarianceDecay | None
+    fabric: Any
+
+    def __post_init__(self) -> None:
+        self._started = time.perf_counter()
+        self._before = 0.0
+
+    def start(self) -> int:
+        """Put back the state of the checkpoint, if there is one; the number of steps done."""
+        if self.path is None or not (self.path.exists() or previous(self.path).exists()):
+            return 0
+        state = load_checkpoint(self.path)
+        self._refuse_another_run(state.get("settings", {}))
+        core = unwrapped(self.model)
+        core.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["history"].items():
+            setattr(self.history, name, value)
+        if isinstance(self.regularizer, EquivarianceRegularizer):
+            self.regularizer.calls = state["calls"]
+        if self.decay is not None:
+            self.decay.set_strength(state["strengths"])
+        if hasattr(self.sampler, "load_state_dict"):
+            self.sampler.load_state_dict(state["sampler"])
+        if scaler := self._scaler():
+            scaler.load_state_dict(state["scaler"])
+        set_random_states(state["random"], self.generators)
+        self._before = self.history.seconds
+        return int(state["step"])
+
+    def keep(self, step: int) -> None:
+        """Write the checkpoint after ``step`` steps; by the first process only."""
+        self.history.seconds = self._before + time.perf_counter() - self._started
+        if self.path is None or (self.fabric is not None and not self.fabric.is_global_zero):
+            return
+        is_paired = isinstance(self.regularizer, EquivarianceRegularizer)
+        scaler = self._scaler()
+        state = {
+            "step": step,
+            "settings": dict(self.settings),
+            "model": unwrapped(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": asdict(self.history),
+            "calls": self.regularizer.calls if is_paired else 0,
+            "strengths": dict(self.decay.strengths) if self.decay is not None else {},
+            "sampler": self.sampler.state_dict() if hasattr(self.sampler, "state_dict") else {},
+            "scaler": scaler.state_dict() if scaler else {},
+            "random": random_states(self.generators),
+        }
+        save_checkpoint(self.path, state)
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint is written after ``step`` steps."""
+        return self.path is not None and step % self.every == 0
+
+    def _scaler(self) -> Any:
+        """What scales the loss in float16 training, if anything does."""
+        precision = getattr(getattr(self.fabric, "strategy", None), "precision", None)
+        return getattr(precision, "scaler", None)
+
+    def _refuse_another_run(self, then: Mapping[str, Any]) -> None:
+        keys = [k for k in {**then, **self.settings} if then.get(k) != self.settings.get(k)]
+        if keys:
+            differences = ", ".join(
+                f"{k} was {then.get(k)!r} and is now {self.settings.get(k)!r}" for k in keys
+            )
+            raise CheckpointError(
+                f"{self.path} belongs to another run: {differences}. Give another checkpoint= or "
+                "move the file away"
+            )

@@ -1,0 +1,39 @@
+"""Several processes and half precision, by Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from ..extras import require
+
+
+def make_fabric(device: torch.device, precision: str = "32") -> Any:
+    """A started Fabric for this process, or None where one process in float32 needs none.
+
+    ``torchrun`` tells each process how many there are; they exchange gradients by DDP.
+
+    Raises:
+        ValueError: unknown precision.
+        ImportError: ``lightning-fabric`` is not installed; the message names the extra.
+    """
+    known = ("32", "bf16-mixed", "16-mixed")
+    if precision not in known:
+        raise ValueError(f"--precision: expected one of {', '.join(known)}, got {precision!r}")
+    if device.type == "cpu" and precision == "16-mixed":  # Fabric would train in bfloat16 instead
+        raise ValueError("--precision 16-mixed needs a GPU; on the CPU take bf16-mixed")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1 and precision == "32":
+        return None
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    fabric = require("lightning_fabric", extra="scale").Fabric(
+        accelerator="cpu" if device.type == "cpu" else "cuda",
+        devices=here if processes > 1 or device.type == "cpu" else [device.index or 0],
+        num_nodes=processes // here,
+        precision="32-true" if precision == "32" else precision,
+        strategy="ddp" if processes > 1 else "auto",
+    )
+    fabric.launch()
+    return fabric

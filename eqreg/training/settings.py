@@ -1,0 +1,151 @@
+"""What belongs together in a call of ``fit``: how the weights move, which symmetry, what is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..layers import unwrapped
+from ..soft import AgreementStrength, EquivarianceDecay, EquivarianceRegularizer, ProjectionPenalty
+from ..soft.schedules import constant
+from ..symmetry import Group
+from .batch import Pair, turn
+
+_AGREEMENT_EVERY = 4
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move: Adam, linear warm-up, half a cosine down to zero, clipped gradients.
+
+    Attributes:
+        warmup: steps of linear warm-up, at most a quarter of all steps.
+        clip: largest norm of the gradient.
+        accumulate: parts in which a batch passes the network, for less memory. The task gradient is that
+            of the whole batch; the penalty becomes the mean of the parts' penalties.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    warmup: int = 20
+    clip: float = 1.0
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or not self.clip > 0:
+            raise ValueError(
+                f"fit: expected warmup >= 0 and clip > 0, got {self.warmup} and {self.clip}"
+            )
+        if self.accumulate < 1:
+            raise ValueError(f"fit: accumulate must be at least 1, got {self.accumulate}")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at a step."""
+        rise = min(1.0, (step + 1) / max(min(self.warmup, steps // 4), 1))
+        return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    r"""What a training run does for the symmetry; the methods of the book are values of this.
+
+    * plain: ``Symmetry()``. Strict: the same with an equivariant model.
+    * augmentation: ``augment=group`` turns each batch, input and label, by one random element.
+    * EQ-Reg: ``regularizer=`` and ``lam=``. The loss is
+      ``loss(f(x), y) + loss(f(gx), gy) + lam * penalty``, so that ``lam=0`` is augmentation with
+      pairs. A step passes the batch twice: halve the batch for equal cost.
+    * projection penalty: ``regularizer=ProjectionPenalty(...)``, ``loss(f(x), y) + lam * penalty``.
+    * decay: ``decay=``, a step of shrinkage after each step of Adam; ``automatic=`` moves its
+      strengths at every fourth step. Both combine with the others.
+
+    Attributes:
+        augment: group of the augmentation; one element a batch, or a half batch where ``automatic``
+            compares them.
+        regularizer: built on the model.
+        lam: weight of its penalty.
+        label_pairs: whether the turned images of EQ-Reg carry labels; False: they serve the penalty
+            alone.
+        decay: built on the model.
+        automatic: built on ``decay``; a batch must hold two images.
+        schedule: factor on ``lam`` and on the decay at (step, steps); see ``eqreg.soft.schedules``.
+
+    Raises:
+        ValueError: ``lam`` is negative, not finite, or comes without a regularizer; ``automatic``
+            belongs to another decay or is combined with a regularizer.
+    """
+
+    augment: Group | None = None
+    regularizer: EquivarianceRegularizer | ProjectionPenalty | None = None
+    lam: float = 0.0
+    label_pairs: bool = True
+    decay: EquivarianceDecay | None = None
+    automatic: AgreementStrength | None = None
+    schedule: Callable[[int, int], float] = constant
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lam) and self.lam >= 0):
+            raise ValueError(f"fit: lam must be at least 0 and finite, got {self.lam}")
+        if self.lam and self.regularizer is None:
+            raise ValueError(f"fit: lam={self.lam:g} needs a regularizer, got none")
+        if self.automatic is not None and self.automatic.decay is not self.decay:
+            raise ValueError("fit: automatic= needs the decay= that it was built on")
+        if self.automatic is not None and self.regularizer is not None:
+            raise ValueError("fit: automatic= and regularizer= cannot be combined")
+
+    def belongs_to(self, model: nn.Module, optimisation: Optimisation) -> None:
+        """Check the parts against the model that will be trained.
+
+        Raises:
+            ValueError: a part was built on another model, or cannot work on parts of a batch.
+        """
+        lazy = getattr(self.regularizer, "every", 1) > 1
+        if optimisation.accumulate > 1 and (self.automatic is not None or lazy):
+            raise ValueError(
+                "fit: accumulate= cannot be combined with automatic= or a lazy regularizer"
+            )
+        for name, built in (("regularizer", self.regularizer), ("decay", self.decay)):
+            if built is not None and unwrapped(built.model) is not unwrapped(model):
+                raise ValueError(
+                    f"fit: the {name} was built on another model than the one to train"
+                )
+
+    def compares(self, step: int) -> bool:
+        """Whether ``automatic`` looks at the two halves of this step's batch."""
+        return self.automatic is not None and step % _AGREEMENT_EVERY == 0
+
+    def turned(self, batch: Pair, step: int, generator: torch.Generator | None) -> Pair:
+        """The batch after augmentation."""
+        if self.augment is None:
+            return batch
+        # Two halves that were turned alike would agree about the direction of this batch.
+        return turn(batch, self.augment, 2 if self.compares(step) else 1, generator)
+
+    def shrink(self, rate: float) -> None:
+        """Let the weights decay towards symmetry, if they do."""
+        if self.decay is not None:
+            self.decay.step(rate)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How a run survives being stopped.
+
+    Attributes:
+        checkpoint: file to go on from if it is there, and to write. On the CPU a run that was killed
+            at any moment and called again ends with the same weights, to the last bit.
+        every: steps between two writings; the last step and a stop write too.
+        stop: asked after each step; True ends the run (``History.finished`` is False then).
+    """
+
+    checkpoint: str | Path | None = None
+    every: int = 500
+    stop: Callable[[], bool] | None = None
+
+
+PLAIN, USUAL, NOT_KEPT = Symmetry(), Optimisation(), Keeping()

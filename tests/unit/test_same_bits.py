@@ -1,0 +1,101 @@
+"""Short runs of every method give the weights they gave before; stored in same_bits.json.
+
+On the processor and torch that wrote the file the weights must agree to the last bit. Elsewhere
+arithmetic differs in its last digits, and their sums must agree to five.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from flat import flat
+
+from eqreg import (
+    C2,
+    C4,
+    AgreementStrength,
+    EquivarianceDecay,
+    EquivarianceRegularizer,
+    ProjectionPenalty,
+)
+from eqreg.experiments.stamp import processor
+from eqreg.models import ResidualNet
+from eqreg.soft import decreasing, warm_up
+from eqreg.training import METHODS, Row, fit, prepare
+
+STORED = json.loads((Path(__file__).parent / "same_bits.json").read_text(encoding="utf-8"))
+SAME_MACHINE = (torch.__version__, processor()) == tuple(
+    STORED["about"][k] for k in ("torch", "processor")
+)
+
+
+def batch(generator):
+    y = torch.rand(4, 1, 12, 12, generator=generator)
+    return y + 0.1 * torch.randn(y.shape, generator=generator), y
+
+
+def noisy_objective(model, prediction, x, y, generator):
+    again = model(x + 0.01 * torch.randn(x.shape, generator=generator))
+    return (prediction - y).abs().mean() + 1e-2 * (again - prediction).square().mean()
+
+
+def strength(name):
+    return 40.0 if METHODS[name].decay else 1e-2 if name == "eqreg" else 0.0
+
+
+def prepared(name):
+    """Model and settings of fit."""
+    torch.manual_seed(0)
+    model = ResidualNet(width=8, depth=3)
+    if name in METHODS:
+        made = prepare(Row.parse(name, C2, C4), model, strength(name), seed=3)
+        return made.model, {"symmetry": made.symmetry}
+    five = torch.Generator().manual_seed(5)
+    decay = EquivarianceDecay(model, C4, 40.0)
+    settings = {
+        "automatic": {"decay": decay, "automatic": AgreementStrength(decay), "augment": C4},
+        "projection-penalty": {"regularizer": ProjectionPenalty(model, C4), "lam": 1e-2},
+        "eqreg-unlabelled-warm-up": {
+            "regularizer": EquivarianceRegularizer(model, C4, fraction=0.5, every=2, generator=five),
+            "lam": 0.1, "label_pairs": False, "schedule": warm_up,
+        },
+        "accumulate": {
+            "regularizer": EquivarianceRegularizer(model, C4, generator=five), "lam": 0.1, "accumulate": 2,
+        },
+        "decay-decreasing": {"decay": decay, "schedule": decreasing},
+        "objective": {"objective": noisy_objective},
+    }  # fmt: skip
+    return model, flat(**settings[name])
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_every_method_is_stored():
+    assert set(METHODS) <= set(STORED["runs"])
+
+
+@pytest.mark.parametrize("name", STORED["runs"])
+def test_the_weights_are_those_of_before(name, one_thread):
+    model, settings = prepared(name)
+    history = fit(
+        model, batch, steps=10, lr=4e-3, generator=torch.Generator().manual_seed(1),
+        progress=False, **settings,
+    )  # fmt: skip
+    state, then = list(model.state_dict().values()), STORED["runs"][name]
+    seen = torch.tensor(history.loss + history.penalty)
+    content = b"".join(t.detach().numpy().tobytes() for t in (*state, seen))
+    weights = torch.cat([t.flatten().double() for t in state])
+    assert history.images == then["images"]
+    assert float(weights.sum()) == pytest.approx(then["sum"], rel=1e-5)
+    assert float(weights.square().sum()) == pytest.approx(then["squares"], rel=1e-5)
+    assert history.loss[-1] == pytest.approx(then["last_loss"], rel=1e-5)
+    if SAME_MACHINE:
+        assert hashlib.sha256(content).hexdigest() == then["sha256"]
