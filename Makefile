@@ -32,7 +32,7 @@ CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup book serve test lint types unit notebooks browser bench artifacts gpu sync lock wheel clean
+.PHONY: help setup fresh book serve test lint types unit notebooks browser bench artifacts gpu sync lock wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,10 +52,12 @@ $(READY):
 	$(BIN)/python book/scripts/env.py check
 	@touch $@
 
-book: setup ## execute the notebooks, build the pages, print where they are
-	@echo "== book ($(EQREG_MODE)) =="
-	@# Executed cells are cached by their own text: new code, new cache.
+# Executed cells are cached by their own text: new code, new cache.
+fresh: setup
 	@test -e _build/.code-$(CODE_HASH) || { rm -rf _build; mkdir _build; touch _build/.code-$(CODE_HASH); }
+
+book: fresh ## execute the notebooks, build the pages, print where they are
+	@echo "== book ($(EQREG_MODE)) =="
 	@# A warning is reported only when its page is read: after a failed build, read all pages again.
 	@test -e _build/.finished || rm -rf _build/.doctrees
 	@# Pages that left the contents would stay.
@@ -85,9 +87,10 @@ unit: setup ## unit tests, property tests, examples in docstrings
 	@echo "== unit =="
 	$(BIN)/pytest eqreg tests/unit tests/property tests/notebooks
 
-notebooks: setup ## execute every notebook; its asserts are the tests
+notebooks: fresh ## execute every notebook; its asserts are the tests, its outputs the pages of `make book`
 	@echo "== notebooks =="
-	$(BIN)/pytest --nbval-lax --nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
+	$(BIN)/python -m pytest -p tests.notebooks.pages --keep-pages _build/.jupyter_cache \
+		--nbval-lax --nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
 
 browser: book ## open the built pages in Chromium
 	@echo "== browser =="
