@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..tasks import get_task
 from ..training.checkpoint import write_whole
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -54,8 +55,12 @@ def load_artifact(name: str, *otherwise: str) -> dict[str, Any]:
 def keep(content: dict[str, Any], out: Path, folder: Path) -> list[str]:
     """Store a table as ``<task>-<preset>.json`` and the first seed's weights below ``weights/<task>``.
 
+    The table of a varied preset is ``<task>-<preset>-<axis>.json``. Of varied presets and of those that say
+    ``study`` no weights are kept: below ``weights/<task>`` lie the networks that the task is known for.
+
     Args:
-        content: of :func:`eqreg.experiments.comparison.collect`.
+        content: of :func:`eqreg.experiments.comparison.collect`, or of
+            :func:`eqreg.experiments.variation.collect`.
         out: folder of the runs.
         folder: ``artifacts`` of a checkout.
 
@@ -63,9 +68,12 @@ def keep(content: dict[str, Any], out: Path, folder: Path) -> list[str]:
         The names of the files.
     """
     task, preset = content["settings"]["task"], content["settings"]["preset"]
-    name = f"{task}-{preset}.json"
+    axis = content["settings"].get("axis")
+    name = f"{task}-{preset}{f'-{axis}' if axis else ''}.json"
     write_whole(folder / name, (json.dumps(content, indent=1) + "\n").encode())
     written = [name]
+    if axis or get_task(task).preset(preset).study:
+        return written
     for method, row in content["rows"].items():
         source = out / task / preset / method / f"seed-{row['seeds'][0]}" / "weights.safetensors"
         name = f"weights/{task}/{method}.safetensors"

@@ -52,16 +52,16 @@ def plan(
             f"{', '.join(known.methods)}"
         )
     chosen = [m for m in known.methods if m in methods or not methods]
-    base = out / task / preset
+    base, varied = out / task / preset, " ".join(["", *preset.split(",")[1:]])
     common = ("--preset", preset, "--out", str(out), *options)
     jobs = [
-        Job(f"tune {m}", ("tune", task, "--method", m, *common), base / m / "tuning.json")
+        Job(f"tune {m}{varied}", ("tune", task, "--method", m, *common), base / m / "tuning.json")
         for m in chosen
     ]
     for seed in known.seeds:
         jobs += [
             Job(
-                f"train {m} {seed}",
+                f"train {m} {seed}{varied}",
                 ("train", task, "--method", m, "--seed", str(seed), *common),
                 base / m / f"seed-{seed}" / "result.json",
                 base / m / "tuning.json",

@@ -15,11 +15,12 @@ import torch
 
 from ..tasks import NAMES, get_task
 from ..training.checkpoint import CheckpointError
-from . import campaign, comparison, tuning
+from . import campaign, comparison, tuning, variation
 from .artifacts import keep
 from .pretrained import load_pretrained
 from .runs import Run, Stopped, tensorboard, train
 
+_VARY = "the preset at each value of one of its sizes, or of `rate`: patches=4,16,64"
 _EXPECTED = (ValueError, FileNotFoundError, ImportError, CheckpointError, ConnectionError)
 
 
@@ -69,9 +70,13 @@ def _run(options: argparse.Namespace) -> int:
     extra = ["--device", options.device, "--threads", str(options.threads)]
     if options.data is not None:
         extra += ["--data", str(options.data)]
-    jobs = campaign.plan(
-        options.task, options.preset, options.out, methods=options.methods, options=extra
-    )
+    jobs = [
+        job
+        for preset in variation.presets(options.preset, options.vary).values()
+        for job in campaign.plan(
+            options.task, preset, options.out, methods=options.methods, options=extra
+        )
+    ]
     left, failed = campaign.work(
         jobs, parallel=options.jobs, minutes=options.minutes,
         report=lambda line: print(line, flush=True),
@@ -85,7 +90,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     model = load_pretrained(options.weights, device=_device(options.device))
     run = vars(model)["about"]["run"]
     task = get_task(run["task"])
-    preset = replace(task.preset(run["preset"]), sizes=run["sizes"])
+    preset = task.preset(run["preset"])
+    preset = replace(preset, sizes={**preset.sizes, **run["sizes"]})
     found = task.evaluate(model, preset, options.split, options.data)
     print(f"{run['task']} {run['method']} {run['preset']} seed {run['seed']}, {options.split}:")
     _print_metrics({name: sum(values) / len(values) for name, values in found.items()})
@@ -93,12 +99,23 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    content = comparison.collect(options.out, options.task, options.preset)
+    names = (options.out, options.task, options.preset)
+    if options.vary is None:
+        content = comparison.collect(*names)
+        tables = {"": content}
+    else:
+        content = variation.collect(*names, options.vary)
+        tables = content["values"]
     metric = options.metric or get_task(options.task).score
-    known = {name for row in content["rows"].values() for name in row["metrics"]}
-    if metric not in known:
-        raise ValueError(f"unknown metric {metric!r}; expected one of {', '.join(sorted(known))}")
-    print(comparison.table(content, metric))
+    for value, found in tables.items():
+        known = {name for row in found["rows"].values() for name in row["metrics"]}
+        if metric not in known:
+            raise ValueError(
+                f"unknown metric {metric!r}; expected one of {', '.join(sorted(known))}"
+            )
+        if value:
+            print(f"{content['settings']['axis']} = {value}")
+        print(comparison.table(found, metric))
     stamp = content["stamp"]
     print(f"{stamp['device']}, {stamp['date']}, {stamp['version']}, {stamp['hours']} h")
     if options.keep is not None:
@@ -198,10 +215,12 @@ def _parser() -> argparse.ArgumentParser:
     runs(command("tune", _tune, "Choose learning rate and strength on validation images."))
     made = command("run", _run, "Tune and train all methods and seeds of a preset.")
     trains(made)
+    made.add_argument("--vary", metavar="AXIS=VALUES", help=_VARY)
     made.add_argument("--methods", nargs="*", default=[], help="default: all of the preset")
     made.add_argument("--jobs", type=int, default=1, help="processes at a time")
     made.add_argument("--minutes", type=float, help="stop after this time; call again to go on")
     made = command("compare", _compare, "Table of the finished runs of a preset.")
+    made.add_argument("--vary", metavar="AXIS=VALUES", help="as for run: a table for each value")
     made.add_argument("--metric", help="default: the task's score")
     made.add_argument("--keep", type=Path, help="folder to store table and weights in: artifacts")
     made = command("evaluate", _evaluate, "Metrics of trained weights.", task=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +20,7 @@ from ..training.methods import METHODS, Method
 from ..training.step import Objective
 
 Root = str | Path | None
+_READ: Mapping[type, Any] = {int: int, float: float, str: str}
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,13 @@ class Preset:
         images: images through the network per step; the paired methods draw half as many.
         methods: rows of the comparison, names as in ``eqreg.training.methods``.
         seeds: of the reported runs. They decide weights, data and order, alike for all methods.
-        rates: learning rates that tuning tries, on validation images.
+        rates: learning rates that tuning tries, on validation images; a single one is taken as it is.
         tuning_steps: length of a tuning run.
         tuning_seeds: of the tuning runs; none is in ``seeds``.
         watch: how many times a run looks at the validation images, for the learning curve.
         sizes: the task's own numbers (crop, width, ...).
         expects: hours and device that the whole comparison takes, and how that is known.
+        study: it answers one question of a chapter; ``artifacts/`` keeps its table and not its networks.
     """
 
     steps: int
@@ -49,10 +51,39 @@ class Preset:
     tuning_seeds: tuple[int, ...] = (100,)
     watch: int = 8
     sizes: Mapping[str, Any] = field(default_factory=dict)
+    study: bool = False
 
     def __post_init__(self) -> None:
         if shared := set(self.seeds) & set(self.tuning_seeds):
             raise ValueError(f"Preset: tuning and reported runs share the seeds {sorted(shared)}")
+
+    def varied(self, axis: str, value: str) -> Preset:
+        """The same with another value of one of its ``sizes``, or with one ``rate`` in place of ``rates``.
+
+        Args:
+            axis: name of a size, or ``"rate"``.
+            value: as on the command line; read as the type that the preset's own value has.
+
+        Raises:
+            ValueError: no such axis, or a value of another type; the message says what was expected.
+
+        >>> quick = Preset(10, 4, (), (0,), (1e-3,), 5, "", sizes={"patches": 4})
+        >>> quick.varied("patches", "16").sizes
+        {'patches': 16}
+        """
+        axes = {**self.sizes, "rate": self.rates[0]}
+        if axis not in axes:
+            raise ValueError(f"cannot vary {axis!r}; expected one of {', '.join(axes)}")
+        kind = type(axes[axis])
+        try:
+            read = _READ[kind](value)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{axis}={value}: expected a value like {axes[axis]!r} ({kind.__name__})"
+            ) from error
+        if axis == "rate":
+            return replace(self, rates=(read,), study=True)
+        return replace(self, sizes={**self.sizes, axis: read}, study=True)
 
 
 class Task(ABC):
@@ -130,13 +161,21 @@ class Task(ABC):
         raise ValueError(f"task {self.name!r} has no objective {name!r}")
 
     def preset(self, name: str) -> Preset:
-        """The preset called ``name``.
+        """The preset called ``name``, varied if the name says so: ``"cpu,patches=16,spread=90"``.
 
         Raises:
-            ValueError: there is none; the message lists those that exist.
+            ValueError: there is none, or it has no such axis; the message lists those that exist.
         """
-        if name not in self.presets:
+        base, *changes = name.split(",")
+        if base not in self.presets:
             raise ValueError(
-                f"unknown preset {name!r} of {self.name}; expected one of {', '.join(self.presets)}"
+                f"unknown preset {base!r} of {self.name}; expected one of {', '.join(self.presets)}"
             )
-        return self.presets[name]
+        preset = self.presets[base]
+        for change in changes:
+            axis, _, value = change.partition("=")
+            try:
+                preset = preset.varied(axis, value)
+            except ValueError as error:
+                raise ValueError(f"preset {name!r} of {self.name}: {error}") from error
+        return preset

@@ -35,7 +35,7 @@ from eqreg.training.settings import PLAIN, Symmetry
 TINY = Preset(
     steps=6, images=4, methods=("plain", "eqreg", "decay"), seeds=(0, 1), rates=(1e-3, 4e-3),
     tuning_steps=3, tuning_seeds=(100,), watch=3, expects="a second",
-    sizes={"patches": 2, "patch": 32, "crop": 16, "size": 24, "width": 4, "depth": 3},
+    sizes={"patches": 2, "patch": 32, "crop": 16, "size": 24, "spread": 20.0, "width": 4, "depth": 3},
 )  # fmt: skip
 
 

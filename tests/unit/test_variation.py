@@ -1,0 +1,154 @@
+"""One preset at several values of one of its numbers: runs, tuning, tables, and what is kept."""
+
+import pytest
+import torch
+
+from eqreg.experiments import artifacts, campaign, comparison, variation
+from eqreg.experiments.cli import main
+from eqreg.experiments.pretrained import load_pretrained
+from eqreg.experiments.runs import Run, Stopped, train
+from eqreg.experiments.tuning import tune
+from eqreg.tasks import Preset, get_task
+from eqreg.tasks.rain import Rain
+from eqreg.training.checkpoint import load_weights, save_weights
+
+TINY = Preset(
+    steps=6, images=4, methods=("plain", "eqreg"), seeds=(0, 1), rates=(1e-3, 4e-3),
+    tuning_steps=3, tuning_seeds=(100,), watch=3, expects="a second",
+    sizes={"patches": 2, "patch": 32, "crop": 16, "size": 24, "spread": 20.0, "width": 4, "depth": 3},
+)  # fmt: skip
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(Rain, "presets", {**Rain.presets, "tiny": TINY})
+
+
+def test_a_varied_preset_is_the_preset_but_for_one_number(tiny):
+    task = get_task("rain")
+    assert task.preset("tiny,patches=16").sizes == {**TINY.sizes, "patches": 16}
+    assert task.preset("tiny,patches=16,spread=90").sizes == {
+        **TINY.sizes, "patches": 16, "spread": 90.0,
+    }  # fmt: skip
+    assert task.preset("tiny,rate=2e-3").rates == (2e-3,)
+    assert task.preset("tiny").sizes == TINY.sizes and not task.preset("tiny").study
+    assert task.preset("tiny,patches=16").study
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "tiny,colour=3",
+            "cannot vary 'colour'; expected one of patches, patch, crop, size, spread",
+        ),
+        ("tiny,patches=many", "patches=many: expected a value like 2 (int)"),
+        ("tiny,patches", "patches=: expected a value like 2 (int)"),
+        ("tiny,patches=4.5", "patches=4.5: expected a value like 2 (int)"),
+        ("huge,patches=4", "unknown preset 'huge' of rain"),
+    ],
+)
+def test_what_cannot_be_varied_is_said(tiny, name, message):
+    with pytest.raises(ValueError) as error:
+        get_task("rain").preset(name)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("vary", ["patches", "=4", "patches=", "patches=4,,5", "patches=4,4"])
+def test_a_list_of_values_has_one_form(vary):
+    with pytest.raises(ValueError, match="expected AXIS=VALUE,VALUE"):
+        variation.presets("cpu", vary)
+
+
+def test_the_configuration_of_a_run_names_the_value(tiny, tmp_path):
+    made = [Run("rain", name, "plain", 0, 1e-3) for name in ("tiny", "tiny,patches=4")]
+    assert made[1].folder(tmp_path) == tmp_path / "rain" / "tiny,patches=4" / "plain" / "seed-0"
+    first, second = (run.configuration() for run in made)
+    assert second["sizes"]["patches"] == 4 and first["hash"] != second["hash"]
+
+
+def test_the_spread_of_rain_reaches_training_and_evaluation(tiny):
+    task, x = get_task("rain"), []
+    for spread in ("20", "180"):
+        preset = task.preset(f"tiny,spread={spread}")
+        sample = task.batches(preset, 0, 2, None, torch.device("cpu"))
+        x.append(sample(torch.Generator().manual_seed(0)))
+    assert torch.equal(x[0][1], x[1][1]) and not torch.equal(x[0][0], x[1][0])
+    model = torch.nn.Identity()
+    model.register_parameter("p", torch.nn.Parameter(torch.zeros(1)))
+    seen = [
+        task.evaluate(model, task.preset(f"tiny,spread={s}"), "test", None)["psnr_input"]
+        for s in ("20", "180")
+    ]
+    assert seen[0] != seen[1]
+
+
+def test_a_varied_rate_is_the_only_one_that_tuning_tries(tiny, tmp_path):
+    found = tune("rain", "tiny,rate=2e-3", "plain", tmp_path)
+    assert found["lr"] == 2e-3 and [t["lr"] for t in found["tried"]] == [2e-3]
+
+
+class Here:
+    """In place of a process of its own, which would import torch anew."""
+
+    def __init__(self, job):
+        self.status = main(list(job.arguments))
+
+    def poll(self):
+        return self.status
+
+
+def test_a_study_is_stopped_called_again_compared_and_kept(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(campaign, "_start", Here)
+    monkeypatch.setattr(campaign, "_POLL", 0)
+    whole, cut, kept = (tmp_path / name for name in ("whole", "cut", "kept"))
+    words = ["rain", "--preset", "tiny", "--vary", "patches=2,4"]
+    all_of_it = ["run", *words, "--methods", "plain", "--device", "cpu", "--out"]
+    assert main([*all_of_it, str(whole)]) == 0
+
+    found, steps = tune("rain", "tiny,patches=4", "plain", cut), []
+    run = Run("rain", "tiny,patches=4", "plain", 0, found["lr"], found["strength"])
+    with pytest.raises(Stopped, match="stopped after 3 of 6 steps"):
+        train(run, cut, stop=lambda: steps.append(0) or len(steps) == 3)
+    assert main([*all_of_it, str(cut)]) == 0
+    results = sorted(p.relative_to(whole) for p in whole.rglob("seed-[01]/result.json"))
+    assert [p.parts[1] for p in results] == ["tiny,patches=2"] * 2 + ["tiny,patches=4"] * 2
+    for path in results:
+        first, again = (
+            load_weights(f / path.with_name("weights.safetensors")) for f in (whole, cut)
+        )
+        assert all(torch.equal(t, again[0][name]) for name, t in first[0].items())
+    capsys.readouterr()
+
+    assert main(["compare", *words, "--out", str(cut), "--keep", str(kept)]) == 0
+    out = capsys.readouterr().out
+    assert out.index("patches = 2\nmethod") < out.index("patches = 4\nmethod")
+    assert "kept ['rain-tiny-patches.json']" in out and len(list(kept.iterdir())) == 1
+    monkeypatch.setattr(artifacts, "_PLACES", (kept,))
+    content = artifacts.load_artifact("rain-tiny-patches")
+    assert content["settings"] == {"task": "rain", "preset": "tiny", "axis": "patches"}
+    assert content["stamp"]["seeds"] == [0, 1]
+    for value, table in content["values"].items():
+        assert table == comparison.collect(cut, "rain", f"tiny,patches={value}")
+        assert table["settings"]["sizes"]["patches"] == int(value)
+    model = load_pretrained(run.folder(cut) / "weights.safetensors")
+    assert vars(model)["about"]["run"]["sizes"]["patches"] == 4
+
+
+def test_values_without_runs_are_left_out(tiny, tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected finished runs in .*patches=2"):
+        variation.collect(tmp_path, "rain", "tiny", "patches=2,4")
+    train(Run("rain", "tiny,patches=4", "plain", 1, 1e-3), tmp_path)
+    assert list(variation.collect(tmp_path, "rain", "tiny", "patches=2,4")["values"]) == ["4"]
+
+
+def test_weights_from_before_an_axis_was_there_are_still_evaluated(tiny, tmp_path):
+    """Stored weights know the sizes of their day; what they do not name is the preset's."""
+    run = Run("rain", "tiny", "plain", 0, 1e-3)
+    before = {k: v for k, v in TINY.sizes.items() if k != "spread"}
+    train(run, tmp_path)
+    weights = run.folder(tmp_path) / "weights.safetensors"
+    tensors, about = load_weights(weights)
+    about["run"]["sizes"] = before
+    save_weights(tmp_path / "old.safetensors", tensors, about)
+    assert main(["evaluate", str(tmp_path / "old.safetensors"), "--device", "cpu"]) == 0
