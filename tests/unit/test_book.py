@@ -35,14 +35,47 @@ def test_reference_has_every_public_name():
     assert set(eqreg.__all__) <= named
 
 
-def test_every_citation_has_an_entry():
-    keys = set(re.findall(r"^@\w+\{(\w+),", read("references.bib"), re.MULTILINE))
+def entries():
+    """Key -> (type, fields) of the bibliography."""
+    found = {}
+    for kind, key, body in re.findall(
+        r"^@(\w+)\{(\w+),\n(.*?)^\}", read("references.bib"), re.M | re.S
+    ):
+        found[key] = kind, dict(re.findall(r"^\s*(\w+)\s*=\s*\{(.*)\},?$", body, re.M))
+    return found
+
+
+def citations():
     texts = [path.read_text(encoding="utf8") for path in (ROOT / "book").glob("*.md")]
     texts += [path.read_text(encoding="utf8") for path in (ROOT / "notebooks").glob("*.ipynb")]
-    cited = {
-        key.strip()
-        for text in texts
-        for group in re.findall(r"\{cite:\w+\}`([^`]+)`", text)
-        for key in group.split(",")
-    }
-    assert cited <= keys
+    groups = [g for text in texts for g in re.findall(r"\{cite:\w+\}`([^`]+)`", text)]
+    return {key.strip() for group in groups for key in group.split(",")}
+
+
+def test_what_is_cited_is_what_is_listed():
+    assert citations() == set(entries())
+
+
+NEEDED = {
+    "article": {"journal", "volume", "pages"},
+    "inproceedings": {"booktitle"},
+    "misc": set(),
+    "book": {"publisher"},
+    "techreport": {"institution", "number"},
+}
+
+
+def test_every_entry_is_complete_and_can_be_found():
+    for key, (kind, fields) in entries().items():
+        missing = {"title", "author", "year"} | NEEDED[kind]
+        assert missing <= set(fields), f"{key} lacks {sorted(missing - set(fields))}"
+        assert " others" not in fields["author"], f"{key} does not name all its authors"
+        assert re.fullmatch(r"\d{4}|n\.d\.", fields["year"]), f"{key}: year {fields['year']!r}"
+        if "eprint" in fields:
+            assert re.fullmatch(r"\d{4}\.\d{4,5}", fields["eprint"]), f"{key}: {fields['eprint']!r}"
+            assert fields.get("archiveprefix") == "arXiv", f"{key}: an eprint of which archive?"
+        elif "doi" in fields:
+            assert re.fullmatch(r"10\.\d{4,9}/\S+", fields["doi"]), f"{key}: {fields['doi']!r}"
+        else:
+            # A page of its own; a report is found by institution and number.
+            assert kind == "techreport" or fields.get("url", "").startswith("https://"), key
