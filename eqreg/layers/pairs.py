@@ -13,16 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from ..symmetry.actions import act, quarter_turns, rotate, valid_mask
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Element, Group
 from .grid import grid_hooks
+from .inputs import IMAGE_DIMS, Inputs
+from .nested import map_leaves
 from .parts import field_means, invariant_share
+from .patches import partial_views
 from .plan import ROOT
 
-IMAGE_DIMS = 4
+_LABEL_MAP_DIMS = 3
 _BATCH_ONLY_DIMS = 2
 _running: set[int] = set()
 
@@ -45,9 +47,11 @@ class Pairing:
     batch: int
     pairs: int
 
-    def join(self, value: Any) -> Any:
-        """Append the turned images to every tensor of a (nested) input."""
-        return tree_map(self._join, value)
+    def join(
+        self, inputs: Inputs, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Append the turned images to every tensor of a model's (nested) inputs."""
+        return inputs.map(args, kwargs, self._join)
 
     def split(self, value: Any) -> tuple[Any, Any]:
         """The upright and the turned part of a (nested) output."""
@@ -57,12 +61,12 @@ class Pairing:
             # Scalars and tensors without the batch dimension belong to both parts.
             return lambda t: t[rows] if _has_rows(t, whole) else t
 
-        return tree_map(part(slice(0, self.batch)), value), tree_map(
+        return map_leaves(part(slice(0, self.batch)), value), map_leaves(
             part(slice(self.batch, None)), value
         )
 
     def turn(self, value: Any) -> Any:
-        """The targets of the turned images: images are turned, labels of shape (B,) or (B, K) stay."""
+        """The targets of the turned images: images and maps of labels are turned, vectors (B,) or (B, K) stay."""
 
         def turned(t: Any) -> Any:
             if not isinstance(t, Tensor) or t.ndim == 0:
@@ -71,67 +75,53 @@ class Pairing:
                 raise ValueError(
                     f"expected a target for each of the {self.batch} images, got shape {tuple(t.shape)}"
                 )
-            return self._turned(t[: self.pairs])
+            # Whole numbers for each place are classes: tokens are floating.
+            classes = t.ndim == _LABEL_MAP_DIMS and not (t.is_floating_point() or t.is_complex())
+            return self._turned(t[: self.pairs], True if classes else None, None)
 
-        return tree_map(turned, value)
+        return map_leaves(turned, value)
 
-    def _turned(self, t: Tensor) -> Tensor:
-        if t.ndim >= IMAGE_DIMS:
-            return rotate(t, self.g, self.group)
+    def _turned(self, t: Tensor, turns: bool | None, field: FieldType | str | None) -> Tensor:
+        if turns is None and t.ndim == _LABEL_MAP_DIMS:
+            raise ValueError(
+                f"cannot tell whether shape {tuple(t.shape)} is an image: give images as (B, C, H, W), "
+                "labels as (B,) or (B, K), maps of classes as whole numbers (B, H, W); or say with turn= which "
+                "inputs are to be turned"
+            )
+        if turns is False or (turns is None and t.ndim <= _BATCH_ONLY_DIMS):
+            return t
         if t.ndim <= _BATCH_ONLY_DIMS:
-            return t
-        raise ValueError(
-            f"cannot tell whether shape {tuple(t.shape)} is an image: give images as (B, C, H, W), "
-            "labels as (B,) or (B, K)"
-        )
+            raise ValueError(
+                f"turn: expected images (B, C, H, W) or maps (B, H, W), got shape {tuple(t.shape)}"
+            )
+        if field is None:
+            return rotate(t, self.g, self.group)
+        return act(t, self.g, self._field(field, t))
 
-    def _join(self, t: Any) -> Any:
-        if not isinstance(t, Tensor) or t.ndim == 0:
-            return t
+    def _field(self, field: FieldType | str, t: Tensor) -> FieldType:
+        field = FieldType(self.group, field) if isinstance(field, str) else field
+        if (
+            not isinstance(field, FieldType)
+            or field.group != self.group
+            or t.ndim != IMAGE_DIMS
+            or t.shape[1] != field.channels
+        ):
+            raise ValueError(
+                f"in_fields: {field!r} does not fit an input of shape {tuple(t.shape)} under {self.group}"
+            )
+        return field
+
+    def _join(self, t: Tensor, turns: bool | None, field: FieldType | str | None) -> Tensor:
+        if turns is False and t.shape[0] != self.batch:
+            return t  # said not to turn, and without the batch: shared by all images
         if t.shape[0] == 1 and self.batch > 1:
             t = t.expand(self.batch, *t.shape[1:])
         if t.shape[0] != self.batch:
             raise ValueError(
-                f"all inputs must have the batch size of the first, {self.batch}, got shape {tuple(t.shape)}"
+                f"all inputs must have the batch size of the first, {self.batch}, got shape {tuple(t.shape)}; "
+                "say with turn= which inputs are images, if this one belongs to no image"
             )
-        return torch.cat([t, self._turned(t[: self.pairs])])
-
-
-def batch_size(inputs: Any, model: nn.Module, group: Group) -> int:
-    """Check the tensors of ``inputs`` before anything runs; the batch size of the first image.
-
-    Raises:
-        TypeError: for integer images, or inputs that hold no tensor.
-        ValueError: for an empty batch, non-square images under quarter turns, mixed devices or dtypes.
-    """
-    images: list[Tensor] = []
-    tree_map(lambda t: images.append(t) if isinstance(t, Tensor) and t.ndim > 0 else None, inputs)
-    images = [t for t in images if t.ndim >= IMAGE_DIMS]
-    if not images:
-        raise TypeError(
-            "expected at least one batch of images, a tensor (B, C, H, W), among the inputs"
-        )
-    odd = any((quarter_turns(g, group) or 0) % 2 for g in group.elements)
-    for t in images:
-        shape = tuple(t.shape)
-        if t.shape[0] == 0:
-            raise ValueError(f"expected at least one image, got an empty batch of shape {shape}")
-        if odd and shape[-1] != shape[-2]:
-            raise ValueError(
-                f"{group} turns images by 90 degrees, which needs square images, got {shape[-2]} x {shape[-1]}; "
-                "crop to squares or use C2"
-            )
-        if not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool):
-            raise TypeError(
-                f"expected floating point images, got {t.dtype}; convert them first, for example x.float() / 255"
-            )
-    _check_same("device", [str(t.device) for t in images], _parameter(model, "device"))
-    # Autocast chooses dtypes by itself.
-    expected = (
-        None if torch.is_autocast_enabled(images[0].device.type) else _parameter(model, "dtype")
-    )
-    _check_same("dtype", [str(t.dtype) for t in images if t.dtype != torch.bool], expected)
-    return images[0].shape[0]
+        return torch.cat([t, self._turned(t[: self.pairs], turns, field)])
 
 
 def paired_forward(
@@ -139,6 +129,7 @@ def paired_forward(
     core: nn.Module,
     fields: Mapping[str, FieldType],
     pairing: Pairing,
+    inputs: Inputs,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
@@ -154,6 +145,7 @@ def paired_forward(
         core: the module that holds the planned layers.
         fields: field type of each planned layer, by name.
         pairing: group element and sizes.
+        inputs: which of the inputs turn, and as what.
         args, kwargs: the model's inputs, upright.
         squared: error as mean square, else as 2-norm of the whole half batch.
         center: take the power about each field's mean.
@@ -179,12 +171,25 @@ def paired_forward(
 
     hooks = [(modules[n], hook_for(n, f)) for n, f in fields.items()]
     with _hooked(core, hooks + (grid_hooks(core) if check_grid else [])):
-        output = call(*pairing.join(args), **pairing.join(kwargs))
+        joined, named = pairing.join(inputs, args, kwargs)
+        output = call(*joined, **named)
     if not found:
         raise RuntimeError(
             f"none of the {len(fields)} planned layers ran: {', '.join(fields)}. Is the model compiled in "
             "place, or does its forward bypass module calls?"
         )
+    # Only a layer that ran more than once can have seen the image in parts.
+    reused = {key.split("#")[0] for key in found if "#" in key} if check_grid else set()
+    if reused:
+        layers = [(name, modules[name]) for name in fields if name in reused]
+        partial = partial_views(core, layers, inputs, pairing.batch, args, kwargs)
+        if partial:
+            first, view = next(iter(partial.items()))
+            raise ValueError(
+                f"layer {first!r} runs on parts of the image: one call sees its {view} alone, where the turned "
+                f"image shows something else; leave out with layers= all {len(partial)} layers of this kind: "
+                f"{', '.join(partial)}"
+            )
     return output, found
 
 
@@ -228,6 +233,11 @@ def _compare(
         raise ValueError(
             f"layer {name!r} put out {z.shape[1]} channels, but its field {field!r} has {field.channels}"
         )
+    if (quarter_turns(pairing.g, pairing.group) or 0) % 2 and z.shape[-1] != z.shape[-2]:
+        raise ValueError(
+            f"layer {name!r} put out features of {z.shape[-2]} x {z.shape[-1]}: a part of a square image, of "
+            "which the turned image has another in this place; leave it out with layers="
+        )
     # In half precision squares over- and underflow, and a long mean loses its small terms.
     wide = torch.promote_types(z.dtype, torch.float32)
     with _saving_outside_checkpoints():
@@ -264,17 +274,3 @@ def _mean_square(z: Tensor) -> Tensor:
 
 def _has_rows(t: Any, rows: int) -> bool:
     return isinstance(t, Tensor) and t.ndim > 0 and t.shape[0] == rows
-
-
-def _parameter(model: nn.Module, what: str) -> str | None:
-    return next((str(getattr(p, what)) for p in model.parameters() if p.is_floating_point()), None)
-
-
-def _check_same(what: str, given: list[str], expected: str | None) -> None:
-    kinds = sorted(set(given))
-    if len(kinds) > 1:
-        raise ValueError(f"images must share one {what}, got {', '.join(kinds)}")
-    if expected is not None and kinds and kinds != [expected]:
-        raise ValueError(
-            f"images have {what} {kinds[0]}, but the model's parameters have {expected}"
-        )

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.pairs import IMAGE_DIMS, Pairing, batch_size, paired_forward
+from ..layers.inputs import IMAGE_DIMS, InFields, Inputs, checked_images
+from ..layers.pairs import Pairing, paired_forward
 from ..layers.plan import Fields, Selector, make_plan
 from ..symmetry.actions import act, quarter_turns, rotate, valid_mask
 from ..symmetry.fields import FieldType
@@ -47,12 +48,12 @@ def equivariance_error(
         Tensor (B,), no gradient.
 
     Raises:
-        TypeError, ValueError: for integer, empty or non-square images, fields of another group or width.
+        TypeError, ValueError: for integer, empty or non-square images, fields of another group or width, or a
+            map that returns no tensor, or none of the size of the turned output.
 
     Taught in: notebooks/01, notebooks/13.
     """
-    model = f if isinstance(f, nn.Module) else nn.Identity()
-    batch_size(x, model, group)
+    checked_images(x, f, group)
     chosen = group.elements[1:] if elements is None else tuple(group.element(g) for g in elements)
     if not chosen:
         raise ValueError(
@@ -62,10 +63,18 @@ def equivariance_error(
         if field is not None and field.group != group:
             raise ValueError(f"{field!r} is a field of {field.group}, but the group is {group}")
     with torch.no_grad():
-        y = f(x)
+        # Copies: a model may change its input in place, or return the same memory at every call.
+        y = _tensor(f(x.clone())).clone()
         errors = []
         for g in chosen:
-            difference, reference = f(_act(x, g, group, field_in)) - _act(y, g, group, field_out), y
+            y_g = _tensor(f(_act(x, g, group, field_in).clone()))
+            moved = _act(y, g, group, field_out)
+            if y_g.shape != moved.shape:
+                raise ValueError(
+                    f"f returned shape {tuple(y.shape)} for {tuple(x.shape)}, which turned is {tuple(moved.shape)}, "
+                    f"but {tuple(y_g.shape)} for the turned input"
+                )
+            difference, reference = y_g - moved, y
             if y.ndim >= IMAGE_DIMS and quarter_turns(g, group) is None:
                 h, w = y.shape[-2:]
                 mask = valid_mask((h, w), g, group, margin=margin, device=y.device)
@@ -82,6 +91,7 @@ def layer_errors(
     *,
     layers: Selector | Iterable[Selector] | None = None,
     fields: Fields | None = None,
+    in_fields: InFields | None = None,
     center: bool = False,
 ) -> dict[str, float]:
     """Relative equivariance error of each layer, averaged over all elements but the identity.
@@ -93,7 +103,7 @@ def layer_errors(
         model: any module.
         x: images (B, C, H, W).
         group: the group.
-        layers, fields, center: as for the regularizer.
+        layers, fields, in_fields, center: as for the regularizer.
 
     Returns:
         Errors by layer name; the calls of a reused layer are named ``name``, ``name#2``, ...
@@ -102,18 +112,37 @@ def layer_errors(
         TypeError, ValueError: as for the regularizer.
     """
     plan = make_plan(model, group, layers, fields)
-    batch = batch_size(x, model, group)
+    inputs = Inputs.of(model, group, None, in_fields)
+    batch = checked_images(x, model, group)
     sums: dict[str, float] = {}
     with torch.no_grad():
         for g in group.elements[1:]:
             pairing = Pairing(group, g, batch, batch)
             _, found = paired_forward(
-                model, model, plan.fields, pairing, (x,), {}, center=center, check_grid=not sums
+                model,
+                model,
+                plan.fields,
+                pairing,
+                inputs,
+                (x,),
+                {},
+                center=center,
+                check_grid=not sums,
             )
             for name, c in found.items():
                 error = c.error / c.power.clamp_min(torch.finfo(c.power.dtype).tiny)
                 sums[name] = sums.get(name, 0.0) + float(error) / (group.order - 1)
     return sums
+
+
+def _tensor(y: Any) -> Tensor:
+    if isinstance(y, Tensor):
+        return y
+    parts = f" of {len(y)}" if isinstance(y, list | tuple | dict) else ""
+    raise TypeError(
+        f"f returned a {type(y).__name__}{parts}, expected one tensor: measure its parts one by one, for example "
+        "with lambda x: model(x)[0]"
+    )
 
 
 def _act(t: Tensor, g: Element, group: Group, field: FieldType | None) -> Any:

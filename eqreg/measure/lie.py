@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..layers.pairs import IMAGE_DIMS, batch_size
+from ..layers.inputs import IMAGE_DIMS, checked_images
 from ..symmetry.groups import C1
 
 _Map = Callable[[Tensor], Tensor]
@@ -80,7 +80,7 @@ def _derivative(f: _Map, x: Tensor, about: str, margin: int) -> tuple[Tensor, Te
     """``f(x)`` and its Lie derivative, which is 0 on the margin."""
     if about not in ("center", "pixel"):
         raise ValueError(f'about must be "center" or "pixel", got {about!r}')
-    batch_size(x, f if isinstance(f, nn.Module) else nn.Identity(), C1)
+    checked_images(x, f, C1)
     x = x.detach()
     right, up = _gradient(x)
     u, v = _coordinates(x)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..extras import require
-from ..layers.pairs import IMAGE_DIMS
+from ..layers.inputs import IMAGE_DIMS
 
 _RGB = 3
 # BT.601 luma of R, G, B in [0, 1] on the studio range [16, 235] / 255, as in MATLAB's rgb2ycbcr.

@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..layers.pairs import Comparison, Pairing, batch_size, paired_forward
+from ..layers.inputs import InFields, Inputs, Turn, batch_size
+from ..layers.nested import tensors
+from ..layers.pairs import Comparison, Pairing, paired_forward
 from ..layers.plan import ROOT, Fields, Plan, Selector, make_plan
 from ..layers.wrappers import is_compiled, is_parallel, unwrapped
 from ..symmetry.groups import Element, Group
@@ -52,6 +54,8 @@ class RegularizedOutput:
     def act(self, target: Any) -> Any:
         """The target of ``y_g``: images (B, C, H, W) are turned by ``g``, labels (B,) or (B, K) stay.
 
+        Maps of classes, whole numbers (B, H, W), are turned too.
+
         Raises:
             ValueError: if the batch size is another than the input's, or the shape is ambiguous.
         """
@@ -74,6 +78,11 @@ class EquivarianceRegularizer:
         layers: which layers to compare: names, globs, module types or a predicate(name, module), one or
             several. By default all convolutions whose channels fit; see ``plan``.
         fields: field types by name or glob, to override the plan, such as ``{"head": "3t + 8r"}``.
+        in_fields: field type of the inputs, for a submodule such as ``model.decoder`` that reads features: one
+            for all that turn, or by name or position of the input; a list of fields for an input that is a
+            list. Images (all trivial) if not given.
+        turn: which inputs turn: names, positions, or a predicate(name, tensor). By default those of at least four
+            dimensions. Inputs that do not turn are repeated if they have the batch dimension, else shared.
         generator: source of the draws of ``g``; by default torch's global one.
         fraction: part of the batch that is paired, in (0, 1]; the first images are taken.
         every: pair on every n-th call only; the calls between cost nothing extra.
@@ -107,6 +116,8 @@ class EquivarianceRegularizer:
         *,
         layers: Selector | Iterable[Selector] | None = None,
         fields: Fields | None = None,
+        in_fields: InFields | None = None,
+        turn: Turn | None = None,
         generator: torch.Generator | None = None,
         fraction: float = 1.0,
         every: int = 1,
@@ -123,6 +134,7 @@ class EquivarianceRegularizer:
         self.model, self.group = model, group
         self._core = unwrapped(model)
         self.plan: Plan = make_plan(self._core, group, layers, fields)
+        self.inputs = Inputs.of(self._core, group, turn, in_fields)
         self.generator, self.fraction, self.every = generator, fraction, every
         self.norm, self.center, self.check_finite = norm, center, check_finite
         self.calls = 0
@@ -136,7 +148,8 @@ class EquivarianceRegularizer:
         """Run the model on ``[x, g x]``, both in one forward pass.
 
         Args:
-            inputs, kwargs: the model's inputs. Tensors (B, C, H, W) are turned, (B,) and (B, K) repeated.
+            inputs, kwargs: the model's inputs. Tensors (B, C, H, W) are turned, (B,) and (B, K) repeated, unless
+                ``turn`` says otherwise.
             g: the element to turn by; drawn from the group without the identity if not given.
 
         Raises:
@@ -145,7 +158,8 @@ class EquivarianceRegularizer:
             FloatingPointError: if a compared layer puts out NaN or Inf.
             RuntimeError: if called while a regularizer runs on the same model.
         """
-        batch = batch_size((inputs, kwargs), self._core, self.group)
+        images = self.inputs.images(inputs, kwargs)
+        batch = batch_size(images, self._core, self.group)
         element = self.draw() if g is None else self.group.element(g)
         skip = self.calls % self.every != 0
         self.calls += 1
@@ -155,9 +169,9 @@ class EquivarianceRegularizer:
             return RegularizedOutput(y, y, _zero(y), {}, {}, pairing)
         pairing = Pairing(self.group, element, batch, ceil(self.fraction * batch))
         output, found = paired_forward(
-            self._call, self._core, self.plan.fields, pairing, inputs, kwargs,
+            self._call, self._core, self.plan.fields, pairing, self.inputs, inputs, kwargs,
             squared=self.norm != "reference", center=self.center, scale_free=self.norm == "scale-free",
-            check_grid=self._new_size(inputs, kwargs),
+            check_grid=self._new_size(images),
         )  # fmt: skip
         if self.check_finite:
             _require_finite(found)
@@ -209,9 +223,9 @@ class EquivarianceRegularizer:
                 stacklevel=3,
             )
 
-    def _new_size(self, inputs: Any, kwargs: Any) -> bool:
+    def _new_size(self, images: list[Tensor]) -> bool:
         """Strides are checked at the first call with a new image size; not under torch.compile."""
-        sizes = {tuple(t.shape[-2:]) for t in (*inputs, *kwargs.values()) if isinstance(t, Tensor)}
+        sizes = {tuple(t.shape[-2:]) for t in images}
         new = bool(sizes - self._sizes) and self._call is self.model
         self._sizes |= sizes
         return new
@@ -241,8 +255,8 @@ def _backend(model: nn.Module) -> Any:
 
 
 def _zero(y: Any) -> Tensor:
-    tensors = [t for t in torch.utils._pytree.tree_leaves(y) if isinstance(t, Tensor)]
-    return torch.zeros((), device=tensors[0].device if tensors else None)
+    found = tensors(y)
+    return torch.zeros((), device=found[0].device if found else None)
 
 
 def _require_finite(found: dict[str, Comparison]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..layers.pairs import IMAGE_DIMS
+from ..layers.inputs import IMAGE_DIMS
 from ..layers.reynolds import reynolds
 from ..symmetry.actions import quarter_turns, rotate
 from ..symmetry.groups import Group
