@@ -20,10 +20,11 @@ import torch
 from torch import nn
 
 from ..extras import require
+from ..files import previous
 from ..layers.wrappers import unwrapped
 from ..soft import EquivarianceRegularizer
 from ..tasks import Preset, Task, get_task
-from ..training.checkpoint import previous, save_weights, write_whole
+from ..training.checkpoint import save_weights, write_whole
 from ..training.fit import History, SampleBatch, fit
 from ..training.methods import Row, prepare
 from ..training.settings import Keeping, Symmetry

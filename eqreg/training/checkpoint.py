@@ -7,9 +7,7 @@ therefore run no code, whoever wrote it.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
 import warnings
 from collections.abc import Mapping
@@ -20,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import files
 from ..extras import require
+from ..files import previous
 
 _FORMAT = "eqreg checkpoint 1"
 _WEIGHTS = "eqreg weights 1"
@@ -82,37 +82,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     raise CheckpointError("; ".join(problems))
 
 
-def previous(path: Path) -> Path:
-    """Where the checkpoint before the one at ``path`` lies."""
-    return path.with_name(path.name + ".previous")
-
-
 def write_whole(path: Path, content: bytes, *, keep_previous: bool = False) -> None:
-    """Write a file so that nobody ever sees, and no crash ever leaves, a part of it.
+    """As :func:`eqreg.files.write_whole`, for files of a run.
 
     Raises:
         CheckpointError: the system refused; the message gives its reason.
     """
-    part = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            os.replace(path, previous(path))
-        os.replace(part, path)
-        _sync_folder(path.parent)
+        files.write_whole(path, content, keep_previous=keep_previous)
     except OSError as error:
-        kept = next((p for p in (path, previous(path)) if p.is_file()), None)
-        raise CheckpointError(
-            f"could not write {path} ({len(content) / 1e6:.1f} MB): {error.strerror or error}; "
-            + (f"the last good one is {kept}" if kept else "there is no earlier one")
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        raise CheckpointError(str(error)) from error
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -237,15 +216,3 @@ def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "list":
         return [_unpack(v, tensors) for v in value]
     return value
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name is safe only once its folder has been written too."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
