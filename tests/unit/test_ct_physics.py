@@ -31,9 +31,10 @@ from eqreg.physics.ct import (
     tabulated_beam,
     water_correction,
 )
+from eqreg.physics.ct.materials import MATERIALS, mass_attenuation, named
 from eqreg.physics.ct.polychromatic import transmission
 from eqreg.physics.ct.simulate import in_view
-from eqreg.physics.ct.spectra import MATERIALS, mass_attenuation, tube_spectrum
+from eqreg.physics.ct.spectra import tube_spectrum
 
 SIZE = 64
 
@@ -353,6 +354,89 @@ def test_nmar_of_a_scan_is_better_than_its_artifacts(scanner, patient):
 
     assert error(image) < error(scan.ma[0])
     assert torch.equal(y[~scan.trace[0]], scan.ma_sinogram[0][~scan.trace[0]])
+
+
+def test_two_metals_at_once(scanner, patient):
+    quiet = scanner.variant(noise=False, hardening=False)
+    left, right = disc(SIZE, 3, (-8, 4)), disc(SIZE, 2, (9, -6))
+    one = quiet(patient, (left | right)[None])
+    same = quiet.scan_metals(
+        patient, [{"titanium": left | right}, {"titanium": left, "gold": right}]
+    )
+    assert torch.equal(one.ma[0], same.ma[0]) and torch.equal(one.trace[0], same.trace[0])
+    assert torch.equal(same.trace[0], same.trace[1])
+    # Gold takes more, and only on the rays that meet it.
+    more = same.ma_sinogram[1] - same.ma_sinogram[0]
+    meets = scanner.projector.project(right.float()) > 0
+    assert more[meets].min() > 0 and torch.equal(more != 0, meets)
+    ours = MATERIALS["gold"]
+    beam = open_beam(materials={"mine": ours})
+    mine = quiet.variant(beam=beam)
+    again = mine.scan_metals(patient, [{"titanium": left, "mine": right}])
+    assert torch.equal(again.ma[0], same.ma[1])
+    for bad, message in (
+        ([], "the implants of at least one scan, got none"),
+        ([{}], "scan 0 has no metal"),
+        ([{"titanium": left, "gold": left}], r"pixels of scan 0 hold two metals at once"),
+        ([{"wood": left}], "expected one of .* got 'wood'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            quiet.scan_metals(patient, bad)
+
+
+def test_current_and_electronics_make_noise(scanner, patient):
+    def noise(**how):
+        noisy = scanner.variant(hardening=False, scatter=0.0, photons=1e4, **how)
+        quiet = noisy.variant(noise=False)
+        a, b = (s.scan(patient, generator=seeded())[1] for s in (noisy, quiet))
+        return (a - b)[:, :3]  # air: 10^4 photons arrive
+
+    usual, weak = noise(), noise(current=0.25)
+    assert float(usual.std()) == pytest.approx(0.01, rel=0.15)
+    assert float(weak.std() / usual.std()) == pytest.approx(2, rel=0.15)
+    # 100 from the photons, 300 from the electronics.
+    assert float(noise(electronic=300.0).std()) == pytest.approx(0.0316, rel=0.15)
+    with pytest.raises(ValueError, match="expected electronic >= 0, got -1"):
+        measure(torch.ones(3), 100.0, electronic=-1.0)
+
+
+def test_materials_by_composition_and_density():
+    energies = np.array([40.0, 70.0, 100.0])
+    steel, iron = mass_attenuation("steel", energies), mass_attenuation("iron", energies)
+    assert np.all(np.abs(steel / iron - 1) < 0.12)
+    assert named("Ti") == "titanium" and named("316L") == "steel" and named("AMALGAM") == "amalgam"
+    own = {"Nitinol": ({"Ni": 0.55, "Ti": 0.45}, 6.45)}
+    assert named("Nitinol", own) == "Nitinol"
+    beam = open_beam(materials=own)
+    share = 0.55 * mass_attenuation(({"Ni": 1.0}, 1.0), energies[1:2])
+    share = share + 0.45 * mass_attenuation("titanium", energies[1:2])
+    assert beam.mu("Nitinol") == pytest.approx(6.45 * float(share[0]))
+    for name, material, message in (
+        (
+            "x",
+            ({"Xx": 1.0}, 1.0),
+            r"material 'x': expected parts by mass of elements .* got \['Xx'\]",
+        ),
+        ("x", ({}, 1.0), "got none"),
+        ("x", ({"Fe": -1.0}, 1.0), "expected positive parts by mass"),
+        ("x", ({"Fe": 1.0}, 80.0), r"a density in \(0, 23\] g/cm\^3, got 80.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_beam(materials={name: material})
+    with pytest.raises(ValueError, match="or one of your own protocol, got 'unobtainium'"):
+        named("unobtainium")
+
+
+def test_a_thicker_filter_hardens():
+    energies = np.arange(20.0, 121.0)
+
+    def mean(filters):
+        return float((energies * tube_spectrum(energies, 120.0, filters)).sum())
+
+    assert mean({"aluminium": 0.39}) == mean(None)
+    assert mean({"aluminium": 0.2}) < mean(None) < mean({"aluminium": 0.39, "copper": 0.02})
+    with pytest.raises(ValueError, match="a thickness in cm of copper, got -1"):
+        tube_spectrum(energies, 120.0, {"copper": -1.0})
 
 
 def test_the_preset_and_its_errors():

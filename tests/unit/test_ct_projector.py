@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,26 @@ from eqreg.extras import require
 from eqreg.physics.ct import FBP, FanBeam, ParallelBeam, Projector, cache, small_fan, syndeeplesion
 from eqreg.physics.ct import geometry as geo
 from eqreg.physics.ct._matrix import CSR, joseph
+from eqreg.physics.ct.fbp import _parker
 
 PARALLEL = ParallelBeam(size=61, views=72, bins=61)
 FAN = small_fan(61, views=72)
 BEAMS = pytest.mark.parametrize("geometry", [PARALLEL, FAN], ids=["parallel", "fan"])
+
+
+CURVED = replace(FAN, curved=True)
+ALL = pytest.mark.parametrize(
+    "geometry",
+    [
+        CURVED,
+        replace(FAN, views=74),
+        replace(FAN, views=73),
+        replace(FAN, short=True),
+        replace(CURVED, views=50, short=True),
+        replace(PARALLEL, views=71),
+    ],
+    ids=["curved", "halves", "odd", "short", "curved short", "parallel odd"],
+)
 
 
 def seeded(seed=0):
@@ -75,7 +92,8 @@ def test_points_on_a_ray_fall_on_its_cell(geometry):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"views": 90}, "views must be divisible by 4, .* got 90"),
+        ({"views": 3}, "expected at least 4 views, got 3"),
+        ({"bins": 300, "curved": True}, "300 cells of 1 pixels see half a turn or more"),
         ({"size": 0}, "size must be a positive integer, got 0"),
         ({"bins": 10.5}, "bins must be a positive integer, got 10.5"),
         ({"pitch": -1.0}, "pitch must be positive and finite, got -1.0"),
@@ -102,7 +120,60 @@ def test_turning_a_sinogram():
         geo.turn_sinogram(torch.zeros(12, 3), 1, C8)
 
 
+@ALL
+def test_other_scanners_project_points_onto_their_rays(geometry):
+    for phi in (0.1, 1.2, 4.0):
+        start, direction = geometry.rays(phi)
+        x, y = (start + 30.0 * direction).T
+        position, _ = geometry.project(x, y, np.full(len(x), phi))
+        assert np.allclose(position, np.arange(geometry.bins))
+    assert geometry.span == pytest.approx(
+        math.pi + 2 * geometry.half_fan if getattr(geometry, "short", False) else 2 * math.pi
+    )
+
+
 # ---- the projector
+
+
+@ALL
+def test_other_scanners_are_transposed_and_reconstruct(geometry):
+    projector = Projector(geometry, dtype=torch.float64)
+    x, y = (
+        torch.rand(s, generator=seeded(), dtype=torch.float64)
+        for s in ((61, 61), (geometry.views, geometry.bins))
+    )
+    forth, back = (projector.project(x) * y).sum(), (x * projector.backproject(y)).sum()
+    assert abs(float(forth - back)) < 1e-10 * abs(float(forth))
+    smooth = blobs().double()
+    again = FBP(geometry, dtype=torch.float64)(projector.project(smooth))
+    usual = FAN if isinstance(geometry, FanBeam) else PARALLEL
+    before = FBP(usual, dtype=torch.float64)(Projector(usual, dtype=torch.float64).project(smooth))
+    assert relative(again, smooth) < 1.1 * relative(before, smooth)
+
+
+@ALL
+def test_the_turns_that_are_exact_are_told(geometry):
+    project = Projector(geometry).project
+    x = torch.rand(61, 61, generator=seeded())
+    turns = geometry.turns
+    assert turns == {72: 4, 74: 2}.get(geometry.views, 1) or geometry.short
+    for k in range(1, turns):
+        rolled = project(x).roll(k * geometry.views // turns, -2)
+        assert torch.equal(project(rotate(x, k * 4 // turns)), rolled)
+
+
+def test_parker_shares_out_every_ray():
+    for curved in (False, True):
+        geometry = replace(FAN, short=True, curved=curved, views=4000)
+        weights = _parker(geometry)
+        gamma = np.arctan(geometry.cells / (geometry.source + geometry.detector))
+        if curved:
+            gamma = geometry.cells / (geometry.source + geometry.detector)
+        for cell in (3, 20, 40):
+            again = geometry.angles + np.pi - 2 * gamma[cell]
+            twice = again < geometry.angles[-1]
+            mirrored = np.interp(again[twice], geometry.angles, weights[:, -1 - cell])
+            assert twice.any() and np.allclose(weights[twice, cell] + mirrored, 1, atol=2e-3)
 
 
 @BEAMS
@@ -255,6 +326,11 @@ def test_reconstruction_says_what_it_expects():
         FBP(PARALLEL, "published")
     with pytest.raises(ValueError, match=re.escape(f"(72, {FAN.bins}), got shape (3, 3)")):
         FBP(FAN)(torch.zeros(3, 3))
+    for geometry in (CURVED, replace(FAN, short=True)):
+        with pytest.raises(
+            ValueError, match="a whole turn and a flat detector, got .*; take textbook"
+        ):
+            FBP(geometry, "published")
 
 
 # ---- matrices on disk

@@ -20,8 +20,9 @@ from .geometry import FanBeam, ParallelBeam, small_fan, syndeeplesion, turn_sino
 from .metal import implant, implants
 from .polychromatic import correct, decompose, measure, polychromatic, water_correction
 from .projector import Projector
+from .protocol import Protocol
 from .repair import interpolate_trace, nmar, nmar_image, prior_image
-from .simulate import Protocol, Scanner, Simulation
+from .simulate import Scanner, Simulation
 from .spectra import Beam, monochromatic, open_beam, tabulated_beam
 from .units import MU_WATER, hu_to_mu, mu_to_hu
 

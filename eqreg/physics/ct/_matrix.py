@@ -1,7 +1,7 @@
-"""The two sparse matrices of a scanner, each for the first quarter of its views.
+"""The two sparse matrices of a scanner, each for the first of its equal turns, a quarter as a rule.
 
 Both are plain CSR triples (row pointers, columns, values) over the pixels of the image, flattened
-row by row, and the cells of a quarter of the sinogram, flattened view by view. Interpolation weights
+row by row, and the cells of that part of the sinogram, flattened view by view. Interpolation weights
 are rounded to 1/256. This is the precision of a graphics card's texture unit, with which the
 published data appear to be made; with it the traces of metal agree cell by cell.
 """
@@ -28,7 +28,7 @@ class CSR(NamedTuple):
 
 
 def joseph(geometry: Geometry) -> CSR:
-    """Line integrals after Joseph: rows are rays (views/4 * bins), columns are pixels.
+    """Line integrals after Joseph: rows are rays (views/turns * bins), columns are pixels.
 
     A ray is cut at every column or every row of pixels, whichever it crosses more steeply. At each
     cut the image is interpolated linearly between two pixels; a cut counts with the length of ray
@@ -38,7 +38,9 @@ def joseph(geometry: Geometry) -> CSR:
     1(3), 1982.
     """
     n = geometry.size
-    views = [_joseph_view(geometry, phi) for phi in geometry.angles[: geometry.views // 4]]
+    views = [
+        _joseph_view(geometry, phi) for phi in geometry.angles[: geometry.views // geometry.turns]
+    ]
     counts = np.concatenate([count for count, _, _ in views])
     pointers = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=pointers[1:])
@@ -105,14 +107,14 @@ def _cuts_inside(
 
 
 def backprojector(geometry: Geometry, power: int) -> CSR:
-    """Pixel-driven back-projection: rows are pixels, columns are cells (views/4 * bins).
+    """Pixel-driven back-projection: rows are pixels, columns are cells (views/turns * bins).
 
     Each pixel looks up every view where it falls on the detector, linearly between two cells, with
     the weight ``(R/U)**power``; U is its depth from the source along the central ray. Cells beyond
     the detector hold nothing.
     """
     n, bins = geometry.size, geometry.bins
-    views = geometry.views // 4
+    views = geometry.views // geometry.turns
     phi = geometry.angles[:views]
     side = np.arange(n) - (n - 1) / 2
     columns = np.empty((n, n, views, 2), np.int32)

@@ -9,10 +9,14 @@ name           before the filter           filter                  back-projecti
 ``published``  none                        ramp at half steps      R/U
 =============  ==========================  ======================  =================
 
+For a curved detector, U is the distance from the source and the ramp is stretched by ``(t / sin t)^2``, t being
+the angle between two rays. A short scan measures some rays twice: there Parker's weights share them out.
+
 The published variant leaves a bias: about +10 HU in the middle of a body of water, more in air. To
 compare with published images it has to be used; to reconstruct a patient the other one.
 
-Reference: Kak and Slaney, "Principles of Computerized Tomographic Imaging", 1988, chapter 3.
+Reference: Kak and Slaney, "Principles of Computerized Tomographic Imaging", 1988, chapter 3. Parker, "Optimal
+Short Scan Convolution Reconstruction for Fanbeam CT", Medical Physics 9(2), 1982.
 Taught in: notebooks/14
 """
 
@@ -20,11 +24,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...extras import require
-from .geometry import FanBeam, Geometry, check_sinograms
+from .geometry import Array, FanBeam, Geometry, check_sinograms
 from .projector import PixelDriven
 
 METHODS = ("textbook", "published")
@@ -39,7 +44,8 @@ class FBP:
         device, dtype: where and in which precision; float32 by default.
 
     Raises:
-        ValueError: an unknown method, or ``published`` for parallel rays.
+        ValueError: an unknown method, or ``published`` for anything but a whole turn of a fan with a flat
+            detector.
 
     >>> from eqreg.physics.ct import ParallelBeam
     >>> fbp = FBP(ParallelBeam(size=8, views=4, bins=11))
@@ -59,6 +65,11 @@ class FBP:
             raise ValueError(f"FBP: method must be one of {METHODS}, got {method!r}")
         if method == "published" and not isinstance(geometry, FanBeam):
             raise ValueError("FBP: the published method is one for fan beams, got parallel rays")
+        if method == "published" and (geometry.curved or geometry.short):  # type: ignore[union-attr]
+            raise ValueError(
+                "FBP: the published method is one for a whole turn and a flat detector, got "
+                f"{geometry}; take textbook"
+            )
         self.geometry, self.method = geometry, method
         power = (2 if method == "textbook" else 1) if isinstance(geometry, FanBeam) else 0
         self._backprojection = PixelDriven(geometry, power, device=device, dtype=dtype)
@@ -74,8 +85,9 @@ class FBP:
         """
         check_sinograms(y, self.geometry, "FBP")
         y = y.to(self._backprojection.dtype)
+        image = self._backprojection.backproject(self.filtered(y))
         # Every ray is measured twice on a full circle.
-        return self._backprojection.backproject(self.filtered(y)) / 2
+        return image if _short(self.geometry) else image / 2
 
     def filtered(self, y: Tensor) -> Tensor:
         """The views after weight and filter, in 1/cm: what is back-projected."""
@@ -85,7 +97,12 @@ class FBP:
         )
         if self.method == "textbook":
             y = y * _cosine(self.geometry, y)
-        return _convolve(y, make(self.geometry.bins, d).to(y.device))
+        if _short(self.geometry):
+            y = y * torch.as_tensor(_parker(self.geometry), dtype=y.dtype, device=y.device)
+        kernel = make(self.geometry.bins, d)
+        if isinstance(self.geometry, FanBeam) and self.geometry.curved:
+            kernel = kernel * _stretch(self.geometry)
+        return _convolve(y, kernel.to(y.device))
 
 
 def _spacing(geometry: Geometry) -> float:
@@ -102,7 +119,35 @@ def _cosine(geometry: Geometry, like: Tensor) -> Tensor:
     if not isinstance(geometry, FanBeam):
         return torch.ones_like(u)
     distance = geometry.source + geometry.detector
+    if geometry.curved:
+        return torch.cos(u / distance)
     return distance / torch.sqrt(distance**2 + u**2)
+
+
+def _short(geometry: Geometry) -> bool:
+    return isinstance(geometry, FanBeam) and geometry.short
+
+
+def _stretch(geometry: FanBeam) -> Tensor:
+    """``(t / sin t)^2`` at -(bins-1) ... bins-1 cells; float64."""
+    n = torch.arange(1 - geometry.bins, geometry.bins, dtype=torch.float64)
+    t = n * (geometry.pitch / (geometry.source + geometry.detector))
+    return 1 / torch.sinc(t / math.pi).square()
+
+
+def _parker(geometry: Geometry) -> Array:
+    """(views, bins) weights; those of the two measurements of a ray add up to 1."""
+    assert isinstance(geometry, FanBeam)
+    reach = geometry.source + geometry.detector
+    along = geometry.cells / reach
+    gamma = along if geometry.curved else np.arctan(along)
+    delta, beta = geometry.half_fan, geometry.angles[:, None]
+    # The ray (beta, gamma) is measured again at (beta + pi - 2 gamma, -gamma).
+    first, last = 2 * (delta + gamma), np.pi + 2 * gamma
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rise = np.sin(np.pi / 2 * beta / first) ** 2
+        fall = np.sin(np.pi / 2 * (np.pi + 2 * delta - beta) / (2 * (delta - gamma))) ** 2
+    return np.where(beta < first, rise, np.where(beta > last, fall, 1.0))
 
 
 def _convolve(y: Tensor, kernel: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""Where the source and the detector stand: fan beam with a flat detector, and parallel beam.
+"""Where the source and the detector stand: fan beam with a flat or curved detector, and parallel beam.
 
 Lengths are in pixels of the image, angles in radians. The image axes are the array's: ``image[i, j]``
-has its centre at ``x = i - (n-1)/2``, ``y = j - (n-1)/2``. The views go once around, at
-``phi_k = (k + 1/2) 2 pi / views``. View ``phi`` looks along ``(-sin phi, cos phi)``, and the detector
-lies along ``(cos phi, sin phi)``. Turning the image by a quarter (``torch.rot90(x, 1, (-2, -1))``)
-adds ``pi/2`` to every ``phi``: the sinogram rolls by ``+views/4``.
+has its centre at ``x = i - (n-1)/2``, ``y = j - (n-1)/2``. The views are at ``phi_k = (k + 1/2) span / views``.
+View ``phi`` looks along ``(-sin phi, cos phi)``, and the detector lies along ``(cos phi, sin phi)``. Turning the
+image by a quarter (``torch.rot90(x, 1, (-2, -1))``) adds ``pi/2`` to every ``phi``: once around, with ``views``
+divisible by 4, the sinogram rolls by ``+views/4``. ``geometry.turns`` says which turns are exact.
 
 Taught in: notebooks/14
 """
@@ -15,13 +15,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ...symmetry.groups import Element, Group
 
 Array = NDArray[np.float64]
-_QUARTERS = 4
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,17 @@ class ParallelBeam:
 
     Args:
         size: pixels per side of the square image.
-        views: number of directions, divisible by 4.
+        views: number of directions, at least 4; by a multiple of 4 the scanner is exactly equivariant.
         bins: detector cells.
         pixel: side of a pixel in cm.
         pitch: distance of two cells in pixels.
 
     Raises:
-        ValueError: a number is not positive and finite, ``views`` is not divisible by 4, or the
-            distances of a fan put source or detector inside the image.
+        ValueError: a number is not positive and finite, ``views`` is below 4, or the distances of a fan put
+            source or detector inside the image.
 
-    >>> ParallelBeam(size=64, views=90, bins=95)
-    Traceback (most recent call last):
-    ...
-    ValueError: ParallelBeam: views must be divisible by 4, the quarter turns of the scanner, got 90
+    >>> ParallelBeam(size=64, views=90, bins=95).turns
+    2
     """
 
     size: int
@@ -63,20 +61,27 @@ class ParallelBeam:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{self._name}: {name} must be positive and finite, got {value!r}")
-        if self.views % _QUARTERS:
-            raise ValueError(
-                f"{self._name}: views must be divisible by 4, the quarter turns of the scanner, "
-                f"got {self.views}"
-            )
+        if self.views < 4:
+            raise ValueError(f"{self._name}: expected at least 4 views, got {self.views}")
 
     @property
     def _name(self) -> str:
         return type(self).__name__
 
     @property
+    def span(self) -> float:
+        """Radians that the views go around."""
+        return 2 * math.pi
+
+    @property
+    def turns(self) -> int:
+        """Equal turns, 4, 2 or 1, into which the views fall: by these the scanner is exactly equivariant."""
+        return math.gcd(self.views, 4)
+
+    @property
     def angles(self) -> Array:
         """(views,) directions phi in radians."""
-        return (np.arange(self.views) + 0.5) * (2 * np.pi / self.views)
+        return (np.arange(self.views) + 0.5) * (self.span / self.views)
 
     @property
     def cells(self) -> Array:
@@ -111,20 +116,25 @@ class ParallelBeam:
 
 @dataclass(frozen=True)
 class FanBeam(ParallelBeam):
-    """A point source and a flat detector turning around the image.
+    """A point source and a detector turning around the image.
 
     Args:
         size, views, bins, pixel: as for :class:`ParallelBeam`.
         pitch: distance of two cells in pixels, on the detector.
         source: from the source to the centre of the image, pixels.
         detector: from the centre of the image to the detector, pixels.
+        curved: the detector is an arc around the source, its cells at equal angles; else flat.
+        short: the shortest scan that measures every ray, half a turn and the angle of the fan.
 
     Raises:
-        ValueError: as for :class:`ParallelBeam`, or source or detector would touch the image.
+        ValueError: as for :class:`ParallelBeam`, or source or detector would touch the image, or a fan of half a
+            turn or more.
     """
 
     source: float = math.inf
     detector: float = math.inf
+    curved: bool = False
+    short: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,19 +146,47 @@ class FanBeam(ParallelBeam):
                     f"FanBeam: {name} must be a finite distance beyond the image's corners "
                     f"({reach:.1f} pixels), got {value!r}"
                 )
+        if self.half_fan >= math.pi / 2:
+            raise ValueError(
+                f"FanBeam: {self.bins} cells of {self.pitch:g} pixels see half a turn or more from the source"
+            )
+
+    @property
+    def half_fan(self) -> float:
+        """Radians between the central ray and the end of the detector."""
+        end = self.bins * self.pitch / 2 / (self.source + self.detector)
+        return end if self.curved else math.atan(end)
+
+    @property
+    def span(self) -> float:
+        """Radians that the views go around."""
+        return math.pi + 2 * self.half_fan if self.short else 2 * math.pi
+
+    @property
+    def turns(self) -> int:
+        """As for :class:`ParallelBeam`; a short scan has one."""
+        return 1 if self.short else super().turns
 
     def rays(self, phi: float) -> tuple[Array, Array]:
         """Rays of one view, from the source; as for :meth:`ParallelBeam.rays`."""
         along = np.array([-math.sin(phi), math.cos(phi)])
         across = np.array([math.cos(phi), math.sin(phi)])
-        path = (self.source + self.detector) * along + self.cells[:, None] * across
+        reach = self.source + self.detector
+        u = reach * np.tan(self.cells / reach) if self.curved else self.cells
+        path = reach * along + u[:, None] * across
         start = np.broadcast_to(-self.source * along, path.shape)
         return start, path / np.linalg.norm(path, axis=1, keepdims=True)
 
     def project(self, x: Array, y: Array, phi: Array) -> tuple[Array, Array]:
-        """Where points fall on the detector, and ``R/U``; as for :meth:`ParallelBeam.project`."""
+        """Where points fall on the detector, and ``R/U``; as for :meth:`ParallelBeam.project`.
+
+        U is the depth along the central ray, and for a curved detector the distance from the source.
+        """
         u = x * np.cos(phi) + y * np.sin(phi)
         depth = self.source - x * np.sin(phi) + y * np.cos(phi)
+        if self.curved:
+            cell = np.arctan2(u, depth) * ((self.source + self.detector) / self.pitch)
+            return cell + (self.bins - 1) / 2, self.source / np.hypot(u, depth)
         weight = self.source / depth
         magnification = (self.source + self.detector) / self.source
         return u * weight * (magnification / self.pitch) + (self.bins - 1) / 2, weight
@@ -233,9 +271,18 @@ def turn_sinogram(y: Tensor, g: Element | int, group: Group) -> Tensor:
     return y.roll(turns * (views // group.n), -2)
 
 
+def in_view(geometry: Geometry) -> Tensor:
+    """(size, size) bool: pixels that every view sees, a disc around the centre."""
+    half = geometry.bins * geometry.pitch / 2
+    if isinstance(geometry, FanBeam):
+        half = geometry.source * math.sin(geometry.half_fan)
+    side = torch.arange(geometry.size) - (geometry.size - 1) / 2
+    return side[:, None].square() + side.square() < half**2
+
+
 def check_images(x: Tensor, geometry: Geometry, name: str) -> None:
     """Refuse what is not a float image (..., size, size) of this geometry."""
-    _check(x, (geometry.size, geometry.size), "images (..., size, size)", name)
+    _check(x, (geometry.size,) * 2, "images (..., size, size)", name)
 
 
 def check_sinograms(y: Tensor, geometry: Geometry, name: str) -> None:

@@ -74,7 +74,12 @@ def polychromatic(paths: Mapping[str, Tensor], beam: Beam) -> Tensor:
 
 
 def measure(
-    p: Tensor, photons: float, scatter: float = 0.0, *, generator: torch.Generator | None = None
+    p: Tensor,
+    photons: float,
+    scatter: float = 0.0,
+    *,
+    electronic: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Count photons: ``-ln(n / photons)`` with ``n`` Poisson around ``photons exp(-p) + scatter``.
 
@@ -85,19 +90,25 @@ def measure(
         p: line integrals, any shape.
         photons: emitted towards each cell.
         scatter: mean number of photons that arrive by other ways.
+        electronic: standard deviation of what the electronics add, in photons.
         generator: source of the randomness, on the device of ``p``.
 
     Raises:
-        ValueError: ``photons`` is not positive, or ``scatter`` negative.
+        ValueError: ``photons`` is not positive, or ``scatter`` or ``electronic`` negative.
     """
     if not photons > 0 or not scatter >= 0:
         raise ValueError(
             f"measure: expected photons > 0 and scatter >= 0, got {photons} and {scatter}"
         )
+    if not electronic >= 0:
+        raise ValueError(f"measure: expected electronic >= 0, got {electronic}")
     # float32 cannot hold every whole number up to 2e7.
     expected = torch.round(photons * torch.exp(-p.double())) + scatter
-    counts = torch.poisson(expected, generator=generator).clamp(min=1)
-    return -torch.log(counts / photons).to(p.dtype)
+    counts = torch.poisson(expected, generator=generator)
+    if electronic:
+        extra = torch.randn(counts.shape, generator=generator, dtype=counts.dtype, device=p.device)
+        counts = counts + electronic * extra
+    return -torch.log(counts.clamp(min=1) / photons).to(p.dtype)
 
 
 def water_correction(beam: Beam) -> Array:

@@ -3,7 +3,8 @@
 The views of the second quarter of the circle see the image as those of the first see the image turned
 back by 90 degrees. So one sparse matrix of ``views/4`` views serves all four quarters: the operator
 takes a quarter of the memory, and it is exactly equivariant, because turning the image only changes
-which of the four numbers in a row is computed first.
+which of the four numbers in a row is computed first. Where the views do not fall into quarters, halves or
+the whole circle take their place.
 
 Taught in: notebooks/14
 """
@@ -21,14 +22,13 @@ from ._matrix import CSR, backprojector, joseph
 from .cache import cache_folder, cached
 from .geometry import Geometry, check_images, check_sinograms
 
-_QUARTERS = 4
 # Images that go through the matrix together, forwards and back. More of them read it less often; on a
 # processor their pixels then leave its cache, which costs more: a ray crosses the whole image.
 _TOGETHER = {"cpu": (2, 4), "cuda": (16, 16)}
 
 
 class QuarterOperator:
-    """A linear map between images and sinograms, given by its matrix for the first quarter.
+    """A linear map between images and sinograms, given by its matrix for the first quarter turn.
 
     Args:
         geometry: of the scanner.
@@ -57,7 +57,8 @@ class QuarterOperator:
         self.device = torch.device(device or "cpu")
         self.dtype = dtype
         self._scale = scale
-        self._shape = (geometry.views // _QUARTERS * geometry.bins, geometry.size**2)
+        self._turns = geometry.turns
+        self._shape = (geometry.views // self._turns * geometry.bins, geometry.size**2)
         self._by_pixels = by_pixels
         self._csr = matrix
         # The matrix with rows of cells, and that with rows of pixels.
@@ -100,21 +101,26 @@ class QuarterOperator:
         return result.reshape(*lead, *sides) * self._scale
 
     def _forward_chunk(self, x: Tensor) -> Tensor:
-        # Quarter q sees the image turned back by q quarters.
-        turned = torch.stack([torch.rot90(x, -q, (-2, -1)) for q in range(_QUARTERS)])
-        columns = turned.reshape(_QUARTERS * len(x), -1).T.contiguous()
+        # Part q of the views sees the image turned back by q parts of the circle.
+        step, parts = 4 // self._turns, range(self._turns)
+        turned = torch.stack([torch.rot90(x, -q * step, (-2, -1)) for q in parts])
+        columns = turned.reshape(self._turns * len(x), -1).T.contiguous()
         rays = self._matrix(by_pixels=False) @ columns
-        y = rays.T.reshape(_QUARTERS, len(x), -1, self.geometry.bins)
+        y = rays.T.reshape(self._turns, len(x), -1, self.geometry.bins)
         return y.transpose(0, 1).reshape(len(x), self.geometry.views, self.geometry.bins)
 
     def _backward_chunk(self, y: Tensor) -> Tensor:
-        n = self.geometry.size
-        quarters = y.reshape(len(y), _QUARTERS, -1).transpose(0, 1)
-        columns = quarters.reshape(_QUARTERS * len(y), -1).T.contiguous()
+        n, step = self.geometry.size, 4 // self._turns
+        sectors = y.reshape(len(y), self._turns, -1).transpose(0, 1)
+        columns = sectors.reshape(self._turns * len(y), -1).T.contiguous()
         pixels = self._matrix(by_pixels=True) @ columns
-        parts = pixels.T.reshape(_QUARTERS, len(y), n, n)
-        turned = [torch.rot90(parts[q], q, (-2, -1)) for q in range(_QUARTERS)]
-        return (turned[0] + turned[2]) + (turned[1] + turned[3])
+        parts = pixels.T.reshape(self._turns, len(y), n, n)
+        turned = [torch.rot90(part, q * step, (-2, -1)) for q, part in enumerate(parts)]
+        # Opposite parts first: turning the sinogram then changes the order of no sum.
+        while len(turned) > 1:
+            half = len(turned) // 2
+            turned = [a + b for a, b in zip(turned[:half], turned[half:], strict=True)]
+        return turned[0]
 
     def _matrix(self, *, by_pixels: bool) -> Tensor:
         if by_pixels not in self._matrices:
@@ -212,7 +218,7 @@ class PixelDriven(QuarterOperator):
             geometry,
             backprojector(geometry, power),
             by_pixels=True,
-            scale=2 * torch.pi / geometry.views,
+            scale=geometry.span / geometry.views,
             device=device,
             dtype=dtype,
         )

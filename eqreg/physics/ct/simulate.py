@@ -11,7 +11,7 @@ Taught in: notebooks/14
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,64 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .fbp import FBP
-from .geometry import FanBeam, Geometry, check_images, syndeeplesion
+from .geometry import Geometry, check_images, in_view, syndeeplesion
 from .polychromatic import correct, decompose, measure, polychromatic, water_correction
 from .projector import Projector
+from .protocol import Protocol
 from .repair import interpolate_trace
-from .spectra import MATERIALS, Beam, open_beam
+from .spectra import Beam, open_beam
 from .units import check_attenuation
-
-# Cells whose neighbour is outside the trace see metal in a part of their width only.
-_EDGE = 3
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a scan does besides its geometry and its beam.
-
-    Args:
-        photons: emitted towards each cell.
-        scatter: mean number of photons that arrive by other ways.
-        metal: name in ``MATERIALS``.
-        water_hu, bone_hu: below the first everything is water, above the second bone; HU.
-        edge: width in cells, odd, of the erosion that finds the edge of the trace; 1 for no edge.
-        edge_share: part of the metal that a cell at the edge sees (partial volume).
-        hardening: correct for beam hardening in water.
-        noise: count photons; False measures expected values, without scatter.
-        fbp: "published" or "textbook".
-
-    Raises:
-        ValueError: a number outside its range, or an unknown metal.
-    """
-
-    photons: float = 2e7
-    scatter: float = 20.0
-    metal: str = "titanium"
-    water_hu: float = 100.0
-    bone_hu: float = 1500.0
-    edge: int = _EDGE
-    edge_share: float = 0.25
-    hardening: bool = True
-    noise: bool = True
-    fbp: str = "textbook"
-
-    def __post_init__(self) -> None:
-        if self.metal not in MATERIALS:
-            raise ValueError(
-                f"Protocol: metal must be one of {sorted(MATERIALS)}, got {self.metal!r}"
-            )
-        if self.edge < 1 or self.edge % 2 == 0:
-            raise ValueError(f"Protocol: edge must be a positive odd number, got {self.edge}")
-        for name, low, high in (
-            ("photons", 1.0, math.inf),
-            ("scatter", 0.0, math.inf),
-            ("edge_share", 0.0, 1.0),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high or not math.isfinite(value):
-                raise ValueError(
-                    f"Protocol: {name} must be finite, in [{low:g}, {high:g}], got {value}"
-                )
 
 
 class Simulation(NamedTuple):
@@ -128,9 +77,6 @@ class Scanner:
         for material in ("water", "bone", self.protocol.metal):
             self.beam.relative(material)  # says which ones there are
         self._correction = water_correction(self.beam) if self.protocol.hardening else None
-        self._metal_mu = (
-            MATERIALS[self.protocol.metal][1] * self.beam.at_reference[self.protocol.metal]
-        )
 
     @classmethod
     def preset(
@@ -186,11 +132,53 @@ class Scanner:
                 metal, of metal only, or outside the field of view. The message says which.
         """
         self._check(mu, masks)
+        return self._scans(mu, [{self.protocol.metal: mask} for mask in masks], generator)
+
+    def scan_metals(
+        self,
+        mu: Tensor,
+        implants: Sequence[Mapping[str, Tensor]],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Simulation:
+        """Scan a slice with metals of several kinds in it at once.
+
+        Args:
+            mu: (H, W) attenuation in 1/cm of the slice without metal.
+            implants: for each scan, material -> (H, W) bool; no pixel holds two materials.
+            generator: source of the photon noise; every scan gets its own.
+
+        Raises:
+            TypeError, ValueError: as for a call, and for a material that the beam lacks or a pixel that holds two.
+        """
+        for i, parts in enumerate(implants):
+            for material in parts:
+                self.beam.relative(material)  # says which ones there are
+            if not parts:
+                raise ValueError(f"Scanner: scan {i} has no metal; Scanner.scan scans without")
+            self._check(mu, torch.stack(list(parts.values())))
+            twice = int((torch.stack(list(parts.values())).sum(0) > 1).sum())
+            if twice:
+                raise ValueError(f"Scanner: {twice} pixels of scan {i} hold two metals at once")
+        if not implants:
+            raise ValueError("Scanner: expected the implants of at least one scan, got none")
+        return self._scans(mu, implants, generator)
+
+    def _scans(
+        self,
+        mu: Tensor,
+        implants: Sequence[Mapping[str, Tensor]],
+        generator: torch.Generator | None,
+    ) -> Simulation:
         paths = self._tissue(mu)
         tissue = polychromatic(paths, self.beam)
-        metals = self.projector.project(masks.to(tissue.dtype))
+        masks = torch.stack([mask for parts in implants for mask in parts.values()])
+        lengths = iter(self.projector.project(masks.to(tissue.dtype)))
         # One scan after the other: their sinograms stay in the processor's cache.
-        scans = [self._with_metal(tissue, paths, metal, generator) for metal in metals]
+        scans = [
+            self._with_metal(tissue, paths, {m: next(lengths) for m in parts}, generator)
+            for parts in implants
+        ]
         ma, li, trace = (torch.stack(parts) for parts in zip(*scans, strict=True))
         return Simulation(self.fbp(ma), self.fbp(li), ma, li, trace)
 
@@ -198,14 +186,15 @@ class Scanner:
         self,
         tissue: Tensor,
         paths: dict[str, Tensor],
-        metal: Tensor,
+        metals: dict[str, Tensor],
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sinograms with metal and after LI, and the trace; ``metal`` is the path in cm."""
-        trace = metal > 0
-        metal = self._partial_volume(metal, trace) * self._metal_mu
+        """Sinograms with metal and after LI, and the trace; ``metals`` are the paths in cm."""
+        trace = torch.stack(list(metals.values())).amax(0) > 0
         # Only cells in the trace differ from the scan without metal.
-        shaded = {**{m: p[trace] for m, p in paths.items()}, self.protocol.metal: metal[trace]}
+        shaded = {m: p[trace] for m, p in paths.items()}
+        for name, length in metals.items():
+            shaded[name] = (self._partial_volume(length, trace) * self.beam.mu(name))[trace]
         p = tissue.masked_scatter(trace, polychromatic(shaded, self.beam))
         p = self._detect(p, generator)
         return p, interpolate_trace(p, trace), trace
@@ -237,7 +226,14 @@ class Scanner:
 
     def _detect(self, p: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.protocol.noise:
-            p = measure(p, self.protocol.photons, self.protocol.scatter, generator=generator)
+            about = self.protocol
+            p = measure(
+                p,
+                about.photons * about.current,
+                about.scatter * about.current,
+                electronic=about.electronic,
+                generator=generator,
+            )
         return p if self._correction is None else correct(p, self._correction)
 
     def _check(self, mu: Tensor, masks: Tensor) -> None:
@@ -268,12 +264,3 @@ class Scanner:
             raise ValueError(
                 f"Scanner: mask {i} has {int(beyond[i])} pixels outside the circle that every view sees"
             )
-
-
-def in_view(geometry: Geometry) -> Tensor:
-    """(size, size) bool: pixels that every view sees, a disc around the centre."""
-    half = geometry.bins * geometry.pitch / 2
-    if isinstance(geometry, FanBeam):
-        half = geometry.source * math.sin(math.atan(half / (geometry.source + geometry.detector)))
-    side = torch.arange(geometry.size) - (geometry.size - 1) / 2
-    return side[:, None].square() + side.square() < half**2

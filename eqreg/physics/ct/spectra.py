@@ -3,53 +3,28 @@
 Attenuation comes from xraydb (the tables of Elam et al.), coherent scattering included. The spectrum
 of the tube is a formula of ours; measured spectra and other tables are read from files.
 
-Reference: compositions and densities of tissues after ICRU Report 44, 1989. Kramers, "On the Theory
+Reference: Kramers, "On the Theory
 of X-Ray Absorption and of the Continuous X-Ray Spectrum", Phil. Mag. 46, 1923.
 Taught in: notebooks/14
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...extras import require
+from .materials import MATERIALS, Array, Material, check_material, mass_attenuation
 
-Array = NDArray[np.float64]
-
-# Parts by mass, and density in g/cm^3.
-MATERIALS: dict[str, tuple[dict[str, float], float]] = {
-    "water": ({"H": 0.1119, "O": 0.8881}, 1.0),
-    "bone": (
-        {
-            "H": 0.034,
-            "C": 0.155,
-            "N": 0.042,
-            "O": 0.435,
-            "Na": 0.001,
-            "Mg": 0.002,
-            "P": 0.103,
-            "S": 0.003,
-            "Ca": 0.225,
-        },
-        1.92,
-    ),
-    "titanium": ({"Ti": 1.0}, 4.5),
-    "iron": ({"Fe": 1.0}, 7.87),
-    "copper": ({"Cu": 1.0}, 8.96),
-    "gold": ({"Au": 1.0}, 19.3),
-    "aluminium": ({"Al": 1.0}, 2.7),
-}
 # The K lines of tungsten: energy in keV and relative strength. They appear above its K edge.
 _LINES = {58: 0.57, 59: 1.0, 67: 0.33, 69: 0.08}
 _K_EDGE = 69.5
 # Thickness of the filter and share of the lines, fitted once to the hardening curves of water, bone and
 # titanium behind the measured 120 kVp tube of `tabulated_beam`, and rounded.
-_FILTER_CM = 0.39
+FILTERS: Mapping[str, float] = {"aluminium": 0.39}
 _LINE_SHARE = 0.1
 
 # Files of the published tables, as named there; rows are keV, the seventh column is total attenuation.
@@ -64,37 +39,10 @@ _TABLES = {
 _TABLE_SPECTRUM = "GE14Spectrum120KVP"
 
 
-def mass_attenuation(material: str, energies: Array) -> Array:
-    """Total mass attenuation in cm^2/g.
-
-    Args:
-        material: one of ``MATERIALS``.
-        energies: keV, any shape.
-
-    Raises:
-        ValueError: an unknown material, or an energy outside [1, 800] keV.
-        ImportError: without xraydb (``pip install "eqreg[tasks]"``).
-
-    >>> mass_attenuation("water", np.array([30.0, 60.0, 100.0])).round(3).tolist()
-    [0.376, 0.206, 0.171]
-    """
-    if material not in MATERIALS:
-        raise ValueError(f"material must be one of {sorted(MATERIALS)}, got {material!r}")
-    energies = np.asarray(energies, dtype=float)
-    if energies.size and not (1 <= energies.min() and energies.max() <= 800):
-        raise ValueError(
-            f"energies must be in [1, 800] keV, got [{energies.min():g}, {energies.max():g}]"
-        )
-    xraydb = require("xraydb", extra="tasks")
-    parts = MATERIALS[material][0]
-    total = np.zeros_like(energies)
-    for element, share in parts.items():
-        total += share * np.asarray(xraydb.mu_elam(element, 1000 * energies, kind="total"))
-    return total / sum(parts.values())
-
-
-def tube_spectrum(energies: Array, kvp: float = 120.0) -> Array:
-    """Photons per keV of a tungsten tube behind 3.9 mm of aluminium, normalised to sum 1.
+def tube_spectrum(
+    energies: Array, kvp: float = 120.0, filters: Mapping[str, float] | None = None
+) -> Array:
+    """Photons per keV of a tungsten tube behind its filters, normalised to sum 1.
 
     Kramers' law ``(kvp - E)/E``, times the filter, plus the K lines of tungsten, which hold 10 % of the
     photons if ``kvp`` is above its K edge and none else.
@@ -102,14 +50,18 @@ def tube_spectrum(energies: Array, kvp: float = 120.0) -> Array:
     Args:
         energies: keV, whole numbers, increasing.
         kvp: tube voltage in kV.
+        filters: cm of each material between tube and patient, ``{"aluminium": 0.39}`` by default.
 
     Raises:
-        ValueError: no energy below ``kvp``.
+        ValueError: no energy below ``kvp``, or a filter of negative thickness or unknown material.
     """
     energies = np.asarray(energies, dtype=float)
     kramers = np.clip(kvp - energies, 0, None) / energies
-    thickness = _FILTER_CM * MATERIALS["aluminium"][1]
-    kramers *= np.exp(-thickness * mass_attenuation("aluminium", energies))
+    for material, cm in (FILTERS if filters is None else filters).items():
+        if not 0 <= cm < np.inf:
+            raise ValueError(f"tube_spectrum: expected a thickness in cm of {material}, got {cm}")
+        through = mass_attenuation(material, energies)
+        kramers *= np.exp(-cm * MATERIALS[material][1] * through)
     if not kramers.sum() > 0:
         raise ValueError(f"tube_spectrum: expected energies below {kvp:g} keV, got {energies}")
     lines = np.zeros_like(energies)
@@ -130,6 +82,7 @@ class Beam:
         weights: (E,) share of the photons, summing to 1.
         attenuation: material -> (E,) cm^2/g.
         at_reference: material -> cm^2/g at the reference energy, for which line integrals are given.
+        density: material -> g/cm^3; that of ``MATERIALS`` by default.
 
     Raises:
         ValueError: shapes differ, a number is negative or not finite, the weights do not sum to 1, or a
@@ -140,6 +93,9 @@ class Beam:
     weights: Array
     attenuation: Mapping[str, Array]
     at_reference: Mapping[str, float]
+    density: Mapping[str, float] = field(
+        default_factory=lambda: {name: density for name, (_, density) in MATERIALS.items()}
+    )
 
     def __post_init__(self) -> None:
         for name, values in {"weights": self.weights, **self.attenuation}.items():
@@ -168,26 +124,45 @@ class Beam:
             raise ValueError(f"Beam: expected one of {sorted(self.attenuation)}, got {material!r}")
         return self.attenuation[material] / self.at_reference[material]
 
+    def mu(self, material: str) -> float:
+        """Attenuation in 1/cm of the solid material at the reference energy.
 
-def open_beam(kvp: float = 120.0, reference: float = 70.0) -> Beam:
+        Raises:
+            ValueError: the beam has no such material.
+        """
+        self.relative(material)  # says which ones there are
+        return self.density[material] * self.at_reference[material]
+
+
+def open_beam(
+    kvp: float = 120.0,
+    reference: float = 70.0,
+    *,
+    filters: Mapping[str, float] | None = None,
+    materials: Mapping[str, Material] | None = None,
+) -> Beam:
     """Our formula for the tube and xraydb's attenuation: nothing to download.
 
     Args:
         kvp: tube voltage in kV, above 21.
         reference: energy in keV for which images and line integrals are given.
+        filters: as for :func:`tube_spectrum`.
+        materials: of your own, parts by mass and density; they go before those of the same name in
+            ``MATERIALS``.
 
     Raises:
-        ValueError: ``kvp`` is not above 21, or ``reference`` outside [1, 800] keV.
+        ValueError: ``kvp`` is not above 21, ``reference`` outside [1, 800] keV, or a material cannot be.
     """
     if not 21 < kvp <= 800:
         raise ValueError(f"open_beam: kvp must be above 21 and at most 800 kV, got {kvp}")
     energies = np.arange(20.0, kvp + 1)
-    return _beam(energies, tube_spectrum(energies, kvp), mass_attenuation, reference)
+    own = {name: check_material(name, m) for name, m in (materials or {}).items()}
+    return _beam(energies, tube_spectrum(energies, kvp, filters), _solid, reference, own)
 
 
 def monochromatic(energy: float = 70.0) -> Beam:
     """One energy in keV: with it there is no beam hardening."""
-    return _beam(np.array([energy]), np.ones(1), mass_attenuation, energy)
+    return _beam(np.array([energy]), np.ones(1), _solid, energy, {})
 
 
 def tabulated_beam(folder: str | Path, reference: float = 70.0) -> Beam:
@@ -216,25 +191,35 @@ def tabulated_beam(folder: str | Path, reference: float = 70.0) -> Beam:
     }
     weights = np.interp(energies, spectrum[:, 0], spectrum[:, 1])
 
-    def look_up(material: str, energy: Array) -> Array:
+    def look_up(material: str, _: Material, energy: Array) -> Array:
         table = tables[material]
         return np.interp(energy, 1000 * table[:, 0], table[:, 6])
 
-    return _beam(energies, weights / weights.sum(), look_up, reference, tables)
+    there = {name: MATERIALS[name] for name in tables}
+    return _beam(energies, weights / weights.sum(), look_up, reference, there, alone=True)
+
+
+def _solid(_: str, material: Material, energies: Array) -> Array:
+    return mass_attenuation(material, energies)
 
 
 def _beam(
     energies: Array,
     weights: Array,
-    look_up: Callable[[str, Array], Array],
+    look_up: Callable[[str, Material, Array], Array],
     reference: float,
-    materials: Iterable[str] = MATERIALS,
+    own: Mapping[str, Material],
+    *,
+    alone: bool = False,
 ) -> Beam:
+    materials = {**({} if alone else MATERIALS), **own}
+    at = np.array([reference])
     return Beam(
         energies,
         weights,
-        {m: look_up(m, energies) for m in materials},
-        {m: float(look_up(m, np.array([reference]))[0]) for m in materials},
+        {name: look_up(name, m, energies) for name, m in materials.items()},
+        {name: float(look_up(name, m, at)[0]) for name, m in materials.items()},
+        {name: density for name, (_, density) in materials.items()},
     )
 
 
