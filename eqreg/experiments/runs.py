@@ -22,12 +22,11 @@ from torch import nn
 from ..extras import require
 from ..files import previous
 from ..layers.wrappers import unwrapped
-from ..soft import EquivarianceRegularizer
 from ..tasks import Preset, Task, get_task
 from ..training.checkpoint import save_weights, write_whole
 from ..training.fit import History, SampleBatch, fit
-from ..training.methods import Row, prepare
-from ..training.settings import Keeping, Symmetry
+from ..training.methods import Row, prepare, rewired
+from ..training.settings import Keeping
 from .silent import silent_weights
 from .stamp import code_version, device_name, today
 
@@ -79,7 +78,7 @@ def prepared(
     task = get_task(run.task)
     preset = task.preset(run.preset)
     if sizes is not None:
-        preset = replace(preset, sizes=sizes)
+        preset = replace(preset, sizes={**preset.sizes, **sizes})
     row = Row.parse(run.method, task.right, task.full, task.methods)
     torch.manual_seed(run.seed)
     other = row.method.network
@@ -134,7 +133,7 @@ def train(
     model = model.to(device)
     if fabric is not None:
         model = fabric.setup_module(model)
-        settings["symmetry"] = _rebuilt(settings["symmetry"], model, task)
+        settings["symmetry"] = rewired(settings["symmetry"], model)
     batch = preset.images // 2 if row.method.pairs else preset.images
     sampler = task.batches(preset, run.seed, batch, root, next(model.parameters()).device)
     if row.method.data is not None:
@@ -223,17 +222,6 @@ def _read_result(folder: Path, configuration: dict[str, Any]) -> dict[str, Any] 
         )
         raise ValueError(f"{folder} holds another run: {differences}. Give another --out")
     return result
-
-
-def _rebuilt(symmetry: Symmetry, model: nn.Module, task: Task) -> Symmetry:
-    """The regularizer must run the wrapped model, or processes would not exchange gradients."""
-    old = symmetry.regularizer
-    if not isinstance(old, EquivarianceRegularizer):
-        return symmetry
-    new = EquivarianceRegularizer(
-        model, old.group, layers=task.layers, fields=task.fields, generator=old.generator
-    )
-    return replace(symmetry, regularizer=new)
 
 
 def _evaluate(

@@ -53,12 +53,7 @@ class Deraining(Task):
         {
             **METHODS,
             **{name: replace(METHODS[name], strengths=s) for name, s in _STRENGTHS.items()},
-            "penalty": replace(
-                METHODS["eqreg"],
-                about="the penalty on turned copies, which carry no labels",
-                labels=False,
-                strengths=_STRENGTHS["eqreg"],
-            ),
+            "penalty": replace(METHODS["penalty"], strengths=_STRENGTHS["eqreg"]),
             "residual": Method("a residual network that unfolds nothing", network="residual"),
             "turned-backgrounds": Method(
                 "photographs turned by quarters before the rain falls", data="turned-backgrounds"

@@ -3,23 +3,29 @@
     from eqreg.training.methods import METHODS, prepare
 
 Names: ``plain``, ``augmentation``, ``strict`` (equal width), ``strict-equal`` (equal parameters),
-``pairs`` (EQ-Reg without its penalty), ``eqreg``, ``decay``, ``augmentation-decay`` and ``start-decay``
-(decay from weights that are equivariant to begin with). A group's name appended, as in ``eqreg-C4``,
-replaces the group that the task would choose.
+``pairs`` (EQ-Reg without its penalty), ``eqreg``, ``eqreg-scale-free``, ``penalty`` (its turned copies
+carry no labels), ``projection-penalty``, ``decay``, ``augmentation-decay``, ``start-decay`` (decay from
+weights that are equivariant to begin with) and ``automatic`` (decay that finds its strength while it
+trains). A group's name appended, as in ``eqreg-C4``, replaces the group that the task would choose.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ..layers.plan import Fields, Selector
-from ..soft.projection import EquivarianceDecay, equivariant_init_
-from ..soft.regularizer import EquivarianceRegularizer
+from ..soft import (
+    AgreementStrength,
+    EquivarianceDecay,
+    EquivarianceRegularizer,
+    ProjectionPenalty,
+    equivariant_init_,
+)
 from ..strict import equivariant
 from ..symmetry.groups import C2, C4, C8, D4, Group
 from .settings import Symmetry
@@ -39,12 +45,16 @@ class Method:
         strict: replace the network by its strict twin of equal width or of equal parameters.
         pairs: pass each image together with a turned copy (EQ-Reg; half the images per step).
         labels: whether the turned copies carry labels.
+        norm: of the penalty on the features.
+        projection: penalise the distance of the weights from the symmetric ones.
         decay: shrink the weights towards symmetry after each step.
+        automatic: the decay's strengths move by whether half batches agree; tuned is where they start.
         start: begin with equivariant weights of full power; a decay of random ones fades the signal.
         strengths: values of lambda, or of the decay, that tuning tries; empty: nothing to tune.
         objective: name of the task's own objective in place of its loss, for self-supervised rows.
         network: name of another network of the task in place of its usual one, for baselines.
         data: name of a variant of the task's training data.
+        layers: what the penalty or the decay acts on, in place of the task's layers and their fields.
     """
 
     about: str
@@ -52,12 +62,16 @@ class Method:
     strict: Literal["width", "parameters"] | None = None
     pairs: bool = False
     labels: bool = True
+    norm: str = "relative"
+    projection: bool = False
     decay: bool = False
+    automatic: bool = False
     start: bool = False
     strengths: tuple[float, ...] = ()
     objective: str | None = None
     network: str | None = None
     data: str | None = None
+    layers: Selector | None = None
 
 
 METHODS: Mapping[str, Method] = {
@@ -67,6 +81,17 @@ METHODS: Mapping[str, Method] = {
     "strict-equal": Method("group convolutions with as many parameters", strict="parameters"),
     "pairs": Method("each image with a turned copy, both with labels", pairs=True),
     "eqreg": Method("pairs and the penalty on the features", pairs=True, strengths=PENALTIES),
+    "eqreg-scale-free": Method(
+        "eqreg without the pull on the features' size",
+        pairs=True, norm="scale-free", strengths=PENALTIES,
+    ),
+    "penalty": Method(
+        "the penalty on turned copies, which carry no labels",
+        pairs=True, labels=False, strengths=PENALTIES,
+    ),
+    "projection-penalty": Method(
+        "a penalty on asymmetric weights", projection=True, strengths=PENALTIES
+    ),
     "decay": Method("decay towards symmetric weights", decay=True, strengths=DECAYS),
     "augmentation-decay": Method(
         "augmentation and decay together", augment=True, decay=True, strengths=DECAYS
@@ -74,7 +99,10 @@ METHODS: Mapping[str, Method] = {
     "start-decay": Method(
         "decay from equivariant weights", decay=True, start=True, strengths=DECAYS
     ),
-}
+    "automatic": Method(
+        "decay that finds its strength", decay=True, automatic=True, strengths=(40.0,)
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +112,7 @@ class Row:
     name: str
     method: Method
     group: Group | None
-    decay_group: Group | None
+    decay_group: Group | None  # of what acts on the weights
 
     @classmethod
     def parse(
@@ -98,8 +126,8 @@ class Row:
 
         Args:
             name: a name of ``methods``, possibly with ``-C2``, ``-C4``, ``-C8`` or ``-D4``.
-            right: the group of the task's own symmetry; taken by all but the decay.
-            full: the group that the decay takes.
+            right: the group of the task's own symmetry; taken by all that do not act on weights.
+            full: the group that the decay and the projection penalty take.
 
         Raises:
             ValueError: unknown name; the message lists the known ones.
@@ -114,13 +142,14 @@ class Row:
             )
         method = methods[key]
         used = method.augment or method.strict or method.pairs
-        if given is not None and not (used or method.decay):
+        tied = method.decay or method.projection
+        if given is not None and not (used or tied):
             raise ValueError(f"method {key!r} has no group, got {name!r}")
         return cls(
             name,
             method,
             (given or right) if used else None,
-            (given or full) if method.decay else None,
+            (given or full) if tied else None,
         )
 
 
@@ -155,6 +184,9 @@ def prepare(
     """
     method = row.method
     does: dict[str, Any] = {}
+    what: dict[str, Any] = {"layers": layers, "fields": fields}
+    if method.layers is not None:
+        what = {"layers": method.layers}
     if method.strict is not None and row.group is not None:
         model = twin(model, row.group, match=method.strict)
     if method.augment:
@@ -162,13 +194,30 @@ def prepare(
     if method.pairs and row.group is not None:
         generator = torch.Generator().manual_seed(seed)
         does["regularizer"] = EquivarianceRegularizer(
-            model, row.group, layers=layers, fields=fields, generator=generator
+            model, row.group, norm=method.norm, generator=generator, **what
         )
         does |= {"lam": strength, "label_pairs": method.labels}
-    if method.start and row.decay_group is not None:
-        equivariant_init_(model, row.decay_group, layers=layers, fields=fields)
-    if method.decay and row.decay_group is not None:
-        does["decay"] = EquivarianceDecay(
-            model, row.decay_group, strength, layers=layers, fields=fields
-        )
+    if row.decay_group is not None:
+        if method.start:
+            equivariant_init_(model, row.decay_group, **what)
+        if method.projection:
+            does |= {
+                "regularizer": ProjectionPenalty(model, row.decay_group, **what), "lam": strength
+            }  # fmt: skip
+        if method.decay:
+            does["decay"] = EquivarianceDecay(model, row.decay_group, strength, **what)
+        if method.automatic:
+            does["automatic"] = AgreementStrength(does["decay"])
     return Prepared(model, Symmetry(**does))
+
+
+def rewired(symmetry: Symmetry, model: nn.Module) -> Symmetry:
+    """The same symmetry on the wrapped ``model``: a regularizer that ran the bare one would not exchange gradients."""
+    old = symmetry.regularizer
+    if not isinstance(old, EquivarianceRegularizer):
+        return symmetry
+    planned = old.plan.fields  # whatever layers the method or the task had asked for
+    new = EquivarianceRegularizer(
+        model, old.group, layers=list(planned), fields=planned, norm=old.norm, generator=old.generator,
+    )  # fmt: skip
+    return replace(symmetry, regularizer=new)

@@ -20,7 +20,7 @@ from eqreg.training.checkpoint import CheckpointError, load_weights, save_weight
 
 TINY = Preset(
     steps=2, images=2, methods=("plain",), seeds=(0,), rates=(1e-3,), tuning_steps=1, expects="",
-    sizes={"patches": 1, "patch": 20, "crop": 8, "size": 24, "width": 4, "depth": 2},
+    sizes={"patches": 1, "patch": 20, "crop": 8, "size": 24, "spread": 20.0, "width": 4, "depth": 2},
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from eqreg import (
     C4,
     EquivarianceDecay,
     EquivarianceRegularizer,
+    ProjectionPenalty,
     measure,
 )
 from eqreg.experiments import artifacts, campaign, comparison
@@ -29,7 +30,7 @@ from eqreg.models import ResidualNet
 from eqreg.tasks import NAMES, Preset, get_task
 from eqreg.tasks.rain import Rain
 from eqreg.training.checkpoint import CheckpointError
-from eqreg.training.methods import METHODS, Row, prepare
+from eqreg.training.methods import METHODS, Method, Row, prepare, rewired
 from eqreg.training.settings import PLAIN, Symmetry
 
 TINY = Preset(
@@ -117,6 +118,33 @@ def test_prepared_methods_are_what_they_say():
         "eqreg",
         "decay",
     }
+
+
+def test_methods_of_the_studies_are_what_they_say():
+    def made(name, strength=0.5, method=None):
+        row = Row.parse(name, C2, C4, METHODS if method is None else {name: method})
+        return prepare(row, ResidualNet(width=8, depth=4), strength).symmetry
+
+    assert made("eqreg-scale-free-C4").regularizer.norm == "scale-free"
+    assert not made("penalty").label_pairs and made("eqreg").label_pairs
+    penalty = made("projection-penalty")
+    assert isinstance(penalty.regularizer, ProjectionPenalty) and penalty.lam == 0.5
+    assert penalty.regularizer.group == C4 and made("projection-penalty-C2").regularizer.group == C2
+    automatic = made("automatic", 40.0)
+    assert automatic.automatic.decay is automatic.decay
+    assert made("decay").automatic is None
+    some = made("some", method=Method("", decay=True, layers="body.0")).decay
+    assert list(some.strengths) == ["body.0"]
+
+
+def test_a_wrapped_model_keeps_what_its_regularizer_was_given():
+    model = ResidualNet(width=8, depth=4)
+    old = EquivarianceRegularizer(
+        model, C4, layers="body.2", norm="scale-free", generator=torch.Generator()
+    )
+    new = rewired(Symmetry(regularizer=old), model).regularizer
+    assert new is not old and new.plan.fields == old.plan.fields
+    assert (new.norm, new.generator) == ("scale-free", old.generator)
 
 
 # ---- a run

@@ -18,7 +18,6 @@ from eqreg import (
     AgreementStrength,
     EquivarianceDecay,
     EquivarianceRegularizer,
-    ProjectionPenalty,
 )
 from eqreg.experiments.stamp import processor
 from eqreg.models import ResidualNet
@@ -42,7 +41,8 @@ def noisy_objective(model, prediction, x, y, generator):
 
 
 def strength(name):
-    return 40.0 if METHODS[name].decay else 1e-2 if name == "eqreg" else 0.0
+    method = METHODS[name]
+    return 40.0 if method.decay else 1e-2 if method.strengths else 0.0
 
 
 def prepared(name):
@@ -55,8 +55,7 @@ def prepared(name):
     five = torch.Generator().manual_seed(5)
     decay = EquivarianceDecay(model, C4, 40.0)
     settings = {
-        "automatic": {"decay": decay, "automatic": AgreementStrength(decay), "augment": C4},
-        "projection-penalty": {"regularizer": ProjectionPenalty(model, C4), "lam": 1e-2},
+        "augmentation-automatic": {"decay": decay, "automatic": AgreementStrength(decay), "augment": C4},
         "eqreg-unlabelled-warm-up": {
             "regularizer": EquivarianceRegularizer(model, C4, fraction=0.5, every=2, generator=five),
             "lam": 0.1, "label_pairs": False, "schedule": warm_up,
