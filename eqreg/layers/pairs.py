@@ -23,6 +23,7 @@ from .nested import map_leaves
 from .parts import field_means, invariant_share
 from .patches import partial_views
 from .plan import ROOT
+from .wrappers import parts_uncompiled
 
 _LABEL_MAP_DIMS = 3
 _BATCH_ONLY_DIMS = 2
@@ -158,6 +159,12 @@ def paired_forward(
     """
     found: dict[str, Comparison] = {}
     modules = {name or ROOT: module for name, module in core.named_modules()}
+    gone = [name for name in fields if name not in modules]
+    if gone:
+        raise ValueError(
+            f"the model has no layer {gone[0]!r} any more, which was planned: its parts were replaced or compiled "
+            "since; build the regularizer after that"
+        )
 
     def hook_for(name: str, field: FieldType) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -205,7 +212,8 @@ def _hooked(core: nn.Module, hooks: list[tuple[nn.Module, Callable[..., None]]])
     try:
         for module, hook in hooks:
             handles.append(module.register_forward_hook(hook))
-        yield
+        with parts_uncompiled(core):
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -260,11 +268,13 @@ def _compare(
 def _saving_outside_checkpoints() -> AbstractContextManager[Any]:
     """Keep what the comparison saves for backward out of the reach of activation checkpointing.
 
-    A checkpoint recomputes its segment after the hooks are gone and would miss our tensors.
+    A checkpoint recomputes its segment after the hooks are gone and would miss our tensors. Detached,
+    because an operation that saves its own output would hold itself, and a graph that is not
+    back-propagated would stay for ever; torch puts the history back when it unpacks.
     """
     if torch.compiler.is_compiling():
         return nullcontext()
-    return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
+    return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda t: t)
 
 
 def _mean_square(z: Tensor) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -25,6 +28,29 @@ def is_compiled(model: Any) -> bool:
     """Whether ``torch.compile`` made ``model``."""
     # Asking by attribute spares the import of torch._dynamo, which takes seconds.
     return isinstance(model, nn.Module) and "_orig_mod" in model._modules
+
+
+def compiled_parts(core: nn.Module) -> list[str]:
+    """Names of the modules in ``core`` that were compiled, also in place, or that hold a compiled function."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled yet
+        return []
+    return [name for name, m in core.named_modules() if is_compiled(m) or _has_compiled_function(m)]
+
+
+def parts_uncompiled(core: nn.Module) -> AbstractContextManager[Any]:
+    """While this is open, parts that were compiled for themselves run as they were written.
+
+    Hooks that are added to a module after its first compiled call do not fire in it, without a word.
+    """
+    if torch.compiler.is_compiling() or not compiled_parts(core):
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _has_compiled_function(module: nn.Module) -> bool:
+    held = {**vars(type(module)), **vars(module)}
+    return any("_torchdynamo_orig_callable" in getattr(v, "__dict__", {}) for v in held.values())
 
 
 def is_parallel(model: Any) -> bool:

@@ -16,7 +16,7 @@ from ..layers.inputs import InFields, Inputs, Turn, batch_size
 from ..layers.nested import tensors
 from ..layers.pairs import Comparison, Pairing, paired_forward
 from ..layers.plan import ROOT, Fields, Plan, Selector, make_plan
-from ..layers.wrappers import is_compiled, is_parallel, unwrapped
+from ..layers.wrappers import compiled_parts, is_compiled, is_parallel, unwrapped
 from ..symmetry.groups import Element, Group
 
 _NORMS = ("relative", "scale-free", "reference")
@@ -141,6 +141,7 @@ class EquivarianceRegularizer:
         self._sizes: set[tuple[int, ...]] = set()
         self._warned = False
         self._call = _hookable(model)
+        _tell_compiled_parts(self._core)
 
     def __call__(
         self, *inputs: Any, g: Element | int | None = None, **kwargs: Any
@@ -237,6 +238,17 @@ def _layer(call: str) -> str:
     return "" if name == ROOT else name
 
 
+def _tell_compiled_parts(core: nn.Module) -> None:
+    parts = compiled_parts(core)
+    if parts:
+        warnings.warn(
+            f"{(parts[0] or ROOT)!r} was compiled as a part or in place, where layers cannot be watched: with the "
+            "regularizer it runs uncompiled; to keep the speed wrap the whole model, model = torch.compile(model)",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _hookable(model: nn.Module) -> Callable[..., Any]:
     """A compiled model's code was traced without hooks, so the paired pass is compiled for itself."""
     if not is_compiled(model):
@@ -246,12 +258,9 @@ def _hookable(model: nn.Module) -> Callable[..., Any]:
     def paired(*args: Any, **kwargs: Any) -> Any:
         return inner(*args, **kwargs)  # type: ignore[operator]
 
-    return torch.compile(paired, backend=_backend(model))
-
-
-def _backend(model: nn.Module) -> Any:
-    callback: Any = getattr(model, "dynamo_ctx", None)
-    return getattr(callback, "_torchdynamo_orig_backend", "inductor")
+    # The model's own context, so that backend, mode, dynamic and fullgraph are those it was compiled with.
+    compiled: Callable[..., Any] = model.dynamo_ctx(paired)  # type: ignore[operator]
+    return compiled
 
 
 def _zero(y: Any) -> Tensor:

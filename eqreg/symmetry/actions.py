@@ -16,13 +16,14 @@ from .fields import FieldType
 from .groups import C4, Element, Group
 
 _MIN_IMAGE_DIMS = 2
-_QUARTER = 90.0
+_QUARTERS = 4
 
 
 def quarter_turns(g: Element | int, group: Group = C4) -> int | None:
     """Number of exact 90-degree turns in ``g``, or None if ``g`` needs interpolation."""
-    turns, rest = divmod(group.angle(g), _QUARTER)
-    return int(turns) if rest == 0 else None
+    # Whole numbers, which are exact, and which torch.compile can trace.
+    quarters, rest = divmod(_QUARTERS * group.element(g).turns, group.n)
+    return quarters if rest == 0 else None
 
 
 def rotate(x: Tensor, g: Element | int, group: Group = C4) -> Tensor:

@@ -110,6 +110,74 @@ def test_models_compiled_in_place_give_the_same_gradients():
         assert torch.allclose(gradients(net), reference_gradients(g), atol=1e-6)
 
 
+class Blocks(nn.Module):
+    """A convolution and a block, which is compiled in one of the ways there are."""
+
+    def __init__(self, how):
+        super().__init__()
+        net = small_net()
+        self.head, self.body, self.tail = net[0], net[1:4], net[4]
+        if how == "a module":
+            self.body = torch.compile(self.body, backend="eager")
+        if how == "in place":
+            self.compile(backend="eager")
+        if how == "a function":
+            self.run = torch.compile(self.run, backend="eager")
+
+    def run(self, x):
+        return self.tail(self.body(self.head(x)))
+
+    def forward(self, x):
+        return self.run(x)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, while it traces
+@pytest.mark.parametrize("how", ["a module", "in place", "a function"])
+def test_parts_that_were_compiled_are_watched_all_the_same(how):
+    torch._dynamo.reset()
+    expected = EquivarianceRegularizer(Blocks("not at all"), C4)(X, g=1)
+    model = Blocks(how)
+    model(torch.cat([X, X]))  # traced without hooks, in the size of the paired batch
+    with pytest.warns(UserWarning, match="was compiled as a part or in place"):
+        reg = EquivarianceRegularizer(model, C4, every=2)
+    counts = []
+    for _ in range(4):
+        out = reg(X, g=1)
+        counts.append(len(out.per_layer))
+        if counts[-1]:
+            assert out.penalty.item() == pytest.approx(2 * expected.penalty.item(), rel=1e-5)
+    assert counts == [3, 0, 3, 0]
+
+
+def test_a_part_that_is_compiled_after_the_plan_is_told():
+    model = Blocks("not at all")
+    reg = EquivarianceRegularizer(model, C4)
+    model.body = torch.compile(model.body, backend="eager")
+    with pytest.raises(ValueError, match="no layer 'body.2' any more.*build the regularizer after"):
+        reg(X)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_options_of_compile_are_passed_on():
+    torch._dynamo.reset()
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(any(isinstance(i, int | torch.SymInt) for i in inputs))  # sizes are inputs then
+        return graph.forward
+
+    class Broken(Blocks):
+        def run(self, x):
+            torch._dynamo.graph_break()
+            return super().run(x)
+
+    options = {"backend": backend, "dynamic": True, "fullgraph": True}
+    EquivarianceRegularizer(torch.compile(Blocks("not at all"), **options), C4)(X, g=1)
+    assert seen == [True]
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        EquivarianceRegularizer(torch.compile(Broken("not at all"), **options), C4)(X, g=1)
+
+
 def _worker(rank, folder):
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
