@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from dataclasses import field as state
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -28,7 +29,7 @@ from .plan import (
     own_field,
     selectors,
 )
-from .reynolds import source_index
+from .reynolds import projected, reynolds, source_index
 from .wrappers import unwrapped
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -63,6 +64,24 @@ class TiedLayer:
                 if key not in self._indices:
                     self._indices[key] = self._index(name, tensor)
                 yield tensor, self._indices[key]
+
+    def tie_statistics_(self) -> None:
+        """Project the running statistics of a batch normalisation, vectors like its scale."""
+        for name in ("running_mean", "running_var"):
+            tensor = getattr(self.module, name, None)
+            if isinstance(tensor, Tensor) and self.out_field is not None:
+                tensor.copy_(
+                    reynolds(tensor, source_index(None, self.out_field, 1, (), tensor.device))
+                )
+
+    def asymmetric_share(self) -> Tensor:
+        """Energy outside the equivariant subspace over the whole energy, which gets no gradient."""
+        distance, energy = [], []
+        for tensor, index in self.tensors(trainable=False):
+            distance.append((tensor - projected(tensor, index)).square().sum())
+            energy.append(tensor.detach().square().sum())
+        total = torch.stack(energy).sum()
+        return torch.stack(distance).sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
 
     def _index(self, name: str, tensor: Tensor) -> Tensor:
         assert self.out_field is not None

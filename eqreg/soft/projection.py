@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from ..layers.grid import warn_of_strides
 from ..layers.plan import Fields, Selector
 from ..layers.reynolds import projected, reynolds, source_index
-from ..layers.weights import TiedLayer, make_weight_plan
+from ..layers.weights import make_weight_plan
+from ..layers.wrappers import unwrapped
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 
@@ -102,7 +104,7 @@ def equivariance_distance(
     """
     plan = make_weight_plan(model, group, layers, fields, in_fields)
     with torch.no_grad():
-        return {name: float(_share(layer)) for name, layer in plan.tied.items()}
+        return {name: float(layer.asymmetric_share()) for name, layer in plan.tied.items()}
 
 
 def equivariant_init_(
@@ -138,6 +140,7 @@ def equivariant_init_(
                 if tensor.ndim > 1 and bool(norm := projected.norm()):
                     projected *= tensor.norm() / norm
                 tensor.copy_(projected)
+            layer.tie_statistics_()
     return model
 
 
@@ -182,7 +185,7 @@ class ProjectionPenalty:
     def per_layer(self) -> dict[str, Tensor]:
         """The terms of the mean, 0-d tensors with their graph, by layer name."""
         scale = 2 * self.group.order / (self.group.order - 1)
-        return {name: scale * _share(layer) for name, layer in self.plan.tied.items()}
+        return {name: scale * layer.asymmetric_share() for name, layer in self.plan.tied.items()}
 
     def __call__(self) -> Tensor:
         """The penalty, a 0-d tensor with its graph."""
@@ -196,7 +199,8 @@ class EquivarianceDecay:
 
     What AdamW does to the whole weight, this does to its asymmetric part alone, for weights, biases and
     the affine parameters of normalisation layers. Strength 0 changes nothing, ``math.inf`` projects.
-    Running statistics of BatchNorm are measured, not trained, and stay.
+    Running statistics of BatchNorm are measured, not trained: they stay, but for strength ``math.inf``, which
+    projects them too.
     Projecting random weights halves the signal in every layer, and at a large rate a network may die of it:
     use :func:`equivariant_init_` before a strong decay.
 
@@ -240,6 +244,7 @@ class EquivarianceDecay:
         self.model, self.group = model, group
         self.plan = make_weight_plan(model, group, layers, fields, in_fields)
         self._tied = self.plan.tied
+        warn_of_strides(unwrapped(model), stacklevel=3)
         self.strengths: dict[str, float] = {}
         self.set_strength(strength)
 
@@ -282,16 +287,10 @@ class EquivarianceDecay:
                 continue
             for tensor, index in layer.tensors():
                 tensor.lerp_(reynolds(tensor, index), share)
+            if (
+                share == 1
+            ):  # else the network would be equivariant in train mode and not in eval mode
+                layer.tie_statistics_()
 
     def __repr__(self) -> str:
         return f"EquivarianceDecay({self.group}, {len(self._tied)} layers)"
-
-
-def _share(layer: TiedLayer) -> Tensor:
-    """Energy outside the equivariant subspace over the whole energy, which gets no gradient."""
-    distance, energy = [], []
-    for tensor, index in layer.tensors(trainable=False):
-        distance.append((tensor - projected(tensor, index)).square().sum())
-        energy.append(tensor.detach().square().sum())
-    total = torch.stack(energy).sum()
-    return torch.stack(distance).sum() / total.clamp_min(torch.finfo(total.dtype).tiny)

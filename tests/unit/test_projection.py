@@ -363,6 +363,7 @@ def test_c8_on_single_taps():
     ],
     ids=str,
 )
+@pytest.mark.filterwarnings("ignore:strided layers")  # exact at this size
 def test_kinds_of_convolutions(layer, size):
     layer = copy.deepcopy(layer).double()
     channels = {"fields": {"(model)": f"{layer.out_channels // 4}r"}}
