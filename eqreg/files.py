@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from pathlib import Path
 
@@ -13,9 +14,10 @@ def previous(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes, *, keep_previous: bool = False) -> None:
-    """Write a file so that nobody ever sees, and no crash ever leaves, a part of it.
+    """Write a file so that nobody ever sees a part of it.
 
-    The new file is written beside the old one, forced to the disk, and only then put in its place.
+    The new file is written beside the old one, forced to the disk, and only then put in its place. Parts
+    that killed processes left are removed.
 
     Args:
         path: file to write; its folder is made.
@@ -25,7 +27,7 @@ def write_whole(path: Path, content: bytes, *, keep_previous: bool = False) -> N
     Raises:
         OSError: the system refused; the message names the file and the reason. What was there stays.
     """
-    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -45,6 +47,30 @@ def write_whole(path: Path, content: bytes, *, keep_previous: bool = False) -> N
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """The name under which this process writes ``path``; removes the parts that dead processes left.
+
+    >>> part_of(Path("a.json")).name == f"a.json.part-{os.getpid()}"
+    True
+    """
+    for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
+        if not _alive(left.name.rpartition("-")[2]):
+            with contextlib.suppress(OSError):
+                left.unlink()
+    return path.with_name(f"{path.name}.part-{os.getpid()}")
+
+
+def _alive(number: str) -> bool:
+    """Whether a process of this number may be at work; what is no number is not ours to judge."""
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except (ValueError, OSError):  # no number, or somebody else's process
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -27,10 +27,20 @@ from ..training.checkpoint import save_weights, write_whole
 from ..training.fit import History, SampleBatch, fit
 from ..training.methods import Row, prepare, rewired
 from ..training.settings import Keeping
+from .records import Log, read_record
 from .silent import silent_weights
 from .stamp import code_version, device_name, today
 
 _CURVE_POINTS = 100
+# What a result holds, whatever version wrote it.
+RESULT = {
+    "run": dict,
+    "stamp": dict,
+    "metrics": dict,
+    "per_image": dict,
+    "curves": dict,
+    "cost": dict,
+}
 _DEPENDENT = 2000  # seeds of what a run draws beside its weights
 
 
@@ -138,15 +148,19 @@ def train(
     sampler = task.batches(preset, run.seed, batch, root, next(model.parameters()).device)
     if row.method.data is not None:
         sampler = task.variant(row.method.data, sampler)
-    steps = configuration["steps"]
+    steps, data = configuration["steps"], None
+    if hasattr(sampler, "fingerprint"):
+        data = sampler.fingerprint()
+    told = {**{k: v for k, v in configuration.items() if k != "hash"}, "data": data}
     looks = {steps * (i + 1) // preset.watch for i in range(preset.watch)} - {steps}
-    log = _Log(folder / "log.jsonl")
+    log = Log(folder / "log.jsonl")
 
     def on_step(step: int, history: History) -> None:
         if step not in looks or not (fabric is None or fabric.is_global_zero):
             return
         seen = {"loss": history.loss[-1] if history.loss else math.nan}
         seen[f"val_{task.score}"] = _mean(_evaluate(task, model, preset, "val", root)[task.score])
+        history.notes.append({"step": step, **seen})
         log.write(step, seen)
         if watch is not None:
             watch(step, seen)
@@ -154,8 +168,8 @@ def train(
     history = fit(
         model, sampler, steps=steps, lr=run.lr,
         generator=torch.Generator().manual_seed(run.seed + _DEPENDENT // 2),
-        keeping=Keeping(folder / "checkpoint.safetensors", checkpoint_every, stop), on_step=on_step,
-        fabric=fabric, progress=progress, label=f"{run.method} {run.seed}", **settings,
+        keeping=Keeping(folder / "checkpoint.safetensors", checkpoint_every, stop, told),
+        on_step=on_step, fabric=fabric, progress=progress, label=f"{run.method} {run.seed}", **settings,
     )  # fmt: skip
     if not history.finished:
         raise Stopped(f"stopped after {len(history.loss)} of {steps} steps; call again to go on")
@@ -167,12 +181,12 @@ def train(
             "device": device_name(next(model.parameters()).device), "date": today(),
             "version": code_version(), "seeds": [run.seed], "hours": history.seconds / 3600,
         },
-        "data": sampler.fingerprint() if hasattr(sampler, "fingerprint") else None,
+        "data": data,
         "parameters": sum(p.numel() for p in model.parameters()),
         "silent": silent,
         "metrics": {name: _mean(values) for name, values in images.items()},
         "per_image": {name: [_short(v) for v in values] for name, values in images.items()},
-        "curves": {"loss": _thin(history.loss), "penalty": _thin(history.penalty), "val": log.read()},
+        "curves": {"loss": _thin(history.loss), "penalty": _thin(history.penalty), "val": log.complete(history.notes)},
         "cost": {
             "seconds_per_step": history.seconds / steps, "images": history.images,
             "waiting": history.waiting / history.seconds,
@@ -211,7 +225,7 @@ def _read_result(folder: Path, configuration: dict[str, Any]) -> dict[str, Any] 
     path = folder / "result.json"
     if not path.is_file():
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = read_record(path, "the result of a run", RESULT)
     then = result["run"]
     if then["hash"] != configuration["hash"]:
         keys = [k for k in {**then, **configuration} if then.get(k) != configuration.get(k)]
@@ -234,30 +248,6 @@ def _evaluate(
         metrics = task.evaluate(unwrapped(model).eval(), preset, split, root)
     model.train(was_training)
     return metrics
-
-
-class _Log:
-    """Lines of JSON, one for each look at the validation images."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> list[dict[str, float]]:
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
-        found = {}
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # a kill cut this line; its step is repeated
-            found[entry["step"]] = entry
-        return [found[step] for step in sorted(found)]
-
-    def write(self, step: int, numbers: dict[str, float]) -> None:
-        # Steps after the last checkpoint are repeated by a resumed run: the later line counts.
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **numbers}) + "\n")
 
 
 def _mean(values: list[float]) -> float:

@@ -2,11 +2,13 @@
 
 A checkpoint is a tree of dicts and lists whose leaves are tensors, arrays, numbers, strings, booleans
 and None. Its tensors make a safetensors file; the rest is JSON in that file's header. Reading one can
-therefore run no code, whoever wrote it.
+therefore run no code, whoever wrote it. The header also holds a SHA-256 of all, so that a single flipped
+bit is noticed; files of format 1, which has none, are read too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import warnings
@@ -22,8 +24,10 @@ from .. import files
 from ..extras import require
 from ..files import previous
 
-_FORMAT = "eqreg checkpoint 1"
-_WEIGHTS = "eqreg weights 1"
+# The kinds of files, and where format 1 kept what is not a tensor.
+_CHECKPOINT, _WEIGHTS = "eqreg checkpoint", "eqreg weights"
+_TEXT_OF_1 = {_CHECKPOINT: "tree", _WEIGHTS: "about"}
+_NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class CheckpointError(RuntimeError):
@@ -50,10 +54,8 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     tensors: dict[str, Tensor] = {}
-    tree = _pack(state, "", tensors)
-    header = {"format": _FORMAT, "tree": json.dumps(tree)}
-    content = require("safetensors.torch", extra="tasks").save(tensors, metadata=header)
-    write_whole(path, content, keep_previous=True)
+    tree = json.dumps(_pack(state, "", tensors))
+    write_whole(path, _encoded(_CHECKPOINT, tensors, tree), keep_previous=True)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -97,12 +99,13 @@ def write_whole(path: Path, content: bytes, *, keep_previous: bool = False) -> N
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write the weights of a trained network, with what is known about them as JSON in the header.
 
+    Equal weights with equal ``about`` give equal bytes.
+
     Raises:
         CheckpointError: the file cannot be written.
     """
     own = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-    header = {"format": _WEIGHTS, "about": json.dumps(about)}
-    write_whole(Path(path), require("safetensors.torch", extra="tasks").save(own, metadata=header))
+    write_whole(Path(path), _encoded(_WEIGHTS, own, json.dumps(about)))
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -111,11 +114,16 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: the file is damaged, or of another kind or version.
     """
-    tensors, header = _open(Path(path), _WEIGHTS)
+    tensors, text = _open(Path(path), _WEIGHTS)
     try:
-        return tensors, json.loads(header["about"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: the header does not say what the weights are") from error
+        about = json.loads(text)
+        if not isinstance(about, dict):
+            raise TypeError(f"expected a dict, found {type(about).__name__}")
+    except _NOT_OURS as error:
+        raise CheckpointError(
+            f"{path}: the header does not say what the weights are: {error}"
+        ) from error
+    return tensors, about
 
 
 def random_states(generators: Mapping[str, torch.Generator | None]) -> dict[str, Any]:
@@ -156,26 +164,59 @@ def set_random_states(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    tensors, header = _open(path, _FORMAT)
+    tensors, text = _open(path, _CHECKPOINT)
     try:
-        return _unpack(json.loads(header["tree"]), tensors)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        state = _unpack(json.loads(text), tensors)
+        if not isinstance(state, dict):
+            raise TypeError(f"expected a dict, found {type(state).__name__}")
+    except _NOT_OURS as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+    return state
 
 
-def _open(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a safetensors file of ours."""
+def _encoded(kind: str, tensors: dict[str, Tensor], text: str) -> bytes:
+    """A safetensors file; its tensors are ordered by their names and its header has a single entry."""
+    # safetensors keeps a header's entries in a hash map: two would come in another order each time.
+    header = json.dumps({"format": f"{kind} 2", "text": text, "sha256": _digest(text, tensors)})
+    return require("safetensors.torch", extra="tasks").save(tensors, metadata={"eqreg": header})
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the text and of names, types, shapes and values."""
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _open(path: Path, kind: str) -> tuple[dict[str, Tensor], str]:
+    """Tensors and text of a file of ours.
+
+    Raises:
+        CheckpointError: it is another file, or not what was written.
+    """
     safetensors = require("safetensors", extra="tasks")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != kind:
+            outer = file.metadata() or {}
+            header = json.loads(outer["eqreg"]) if "eqreg" in outer else outer
+            found = header.get("format")
+            if found not in (f"{kind} 1", f"{kind} 2"):
                 raise CheckpointError(
-                    f"{path}: this version of eqreg expects the format {kind!r}, the file says "
-                    f"{header.get('format')!r}"
+                    f"{path}: this version of eqreg expects the format {kind + ' 2'!r}, the file says "
+                    f"{found!r}"
                 )
-            return {key: file.get_tensor(key) for key in file.keys()}, header
-    except (safetensors.SafetensorError, OSError) as error:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        if header is outer:
+            return tensors, header[_TEXT_OF_1[kind]]
+        if (now := _digest(header["text"], tensors)) != header["sha256"]:
+            raise CheckpointError(
+                f"{path} is damaged: its content has the SHA-256 {now}, its header says "
+                f"{header['sha256']}"
+            )
+        return tensors, header["text"]
+    except (safetensors.SafetensorError, OSError, *_NOT_OURS) as error:
         raise CheckpointError(f"{path} is damaged or foreign: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,24 @@ from ..extras import require
 from ..layers import unwrapped
 from ..viz.frontend import reader_present
 from .batch import move
-from .loop import Losses, SampleBatch, asked_to_stop, clip_gradient, draw, own, shown, world
+from .loop import (
+    Losses,
+    SampleBatch,
+    asked_to_stop,
+    clip_gradient,
+    draw,
+    own,
+    refuse_non_finite,
+    shown,
+    world,
+)
 from .resume import History, Sitting
 from .settings import NOT_KEPT, PLAIN, USUAL, Keeping, Optimisation, Symmetry
 from .step import Loss, Objective, StepLoss
 
 __all__ = ["History", "SampleBatch", "fit"]
+# Adam's first step divides the rate by 0.1, and beyond float32 torch stops with an error of its own.
+_LARGEST = 1e37
 
 
 def fit(
@@ -87,7 +98,7 @@ def fit(
     )
     sitting = Sitting(
         None if keeping.checkpoint is None else Path(keeping.checkpoint), keeping.every,
-        model, optimizer, history, _told(model, steps, lr, symmetry, optimisation),
+        model, optimizer, history, _told(model, steps, lr, symmetry, optimisation), keeping.run,
         {"generator": generator, "regularizer": getattr(symmetry.regularizer, "generator", None)},
         sample_batch, symmetry.regularizer, symmetry.decay, fabric,
     )  # fmt: skip
@@ -121,6 +132,7 @@ def fit(
             if not hidden and step % 10 == 0:
                 bar.set_postfix(shown(history))
             if kept:
+                refuse_non_finite(model, step, lr)
                 history.finished = step + 1 == steps
                 sitting.keep(step + 1)
             if over:
@@ -134,8 +146,8 @@ def _check(model: nn.Module, steps: int, lr: float) -> None:
         raise ValueError(f"fit: expected a model with parameters, {type(model).__name__} has none")
     if steps < 1:
         raise ValueError(f"fit: steps must be at least 1, got {steps}")
-    if not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"fit: lr must be positive and finite, got {lr}")
+    if not 0 < lr <= _LARGEST:
+        raise ValueError(f"fit: lr must be positive and at most {_LARGEST:g}, got {lr}")
 
 
 def _told(
@@ -148,6 +160,7 @@ def _told(
         "accumulate": optimisation.accumulate, "augment": str(symmetry.augment),
         "label_pairs": symmetry.label_pairs, "regularizer": _part(symmetry.regularizer),
         "decay": _part(symmetry.decay), "automatic": symmetry.automatic is not None,
+        "strengths": sorted(set(symmetry.decay.strengths.values())) if symmetry.decay else [],
     }  # fmt: skip
 
 

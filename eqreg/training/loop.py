@@ -82,6 +82,19 @@ class Losses:
         self.seen.clear()
 
 
+def refuse_non_finite(model: nn.Module, step: int, lr: float) -> None:
+    """The loss of a step was read before its update: what the update made of the weights is seen here.
+
+    Raises:
+        FloatingPointError: a weight is not finite; the message names step and learning rate.
+    """
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise FloatingPointError(
+            f"fit: weights became infinite or NaN at step {step} with lr={lr:g}; try a smaller learning "
+            "rate"
+        )
+
+
 def asked_to_stop(stop: Callable[[], bool] | None, fabric: Any, step: int) -> bool:
     """Whether the run shall end; several processes agree about it at every tenth step."""
     if stop is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from .checkpoint import (
     set_random_states,
 )
 
+# What a state of another form raises when it is put back.
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
+
 
 @dataclass
 class History:
@@ -35,6 +38,7 @@ class History:
         seconds: wall time.
         waiting: the part of it that was spent in ``sample_batch``.
         finished: False if ``stop`` ended the run before its last step.
+        notes: what ``on_step`` wrote down; kept in checkpoints with the rest.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -43,13 +47,14 @@ class History:
     seconds: float = 0.0
     waiting: float = 0.0
     finished: bool = True
+    notes: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass
 class Sitting:
     """Everything that changes while a run goes on, and where it is kept between sittings.
 
-    ``settings`` are what a resumed run must share with the one that wrote the checkpoint.
+    ``settings`` and ``run`` are what a resumed run must share with the one that wrote the checkpoint.
     """
 
     path: Path | None
@@ -58,6 +63,7 @@ class Sitting:
     optimizer: Any
     history: History
     settings: Mapping[str, Any]
+    run: Mapping[str, Any]
     generators: Mapping[str, torch.Generator | None]
     sampler: Any
     regularizer: Any
@@ -73,12 +79,24 @@ class Sitting:
         if self.path is None or not (self.path.exists() or previous(self.path).exists()):
             return 0
         state = load_checkpoint(self.path)
-        self._refuse_another_run(state.get("settings", {}))
+        try:
+            self._refuse_another_run(state)
+            self._put_back(state)
+            return int(state["step"])
+        except CheckpointError:
+            raise
+        except _WRONG as error:
+            raise CheckpointError(
+                f"{self.path} does not hold the state of this run: {error!r}"
+            ) from error
+
+    def _put_back(self, state: Mapping[str, Any]) -> None:
         core = unwrapped(self.model)
         core.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for name, value in state["history"].items():
-            setattr(self.history, name, value)
+        seen = dict(state["history"])
+        for part in fields(History):  # checkpoints of earlier versions lack the youngest
+            setattr(self.history, part.name, seen.get(part.name, getattr(self.history, part.name)))
         if isinstance(self.regularizer, EquivarianceRegularizer):
             self.regularizer.calls = state["calls"]
         if self.decay is not None:
@@ -89,7 +107,6 @@ class Sitting:
             scaler.load_state_dict(state["scaler"])
         set_random_states(state["random"], self.generators)
         self._before = self.history.seconds
-        return int(state["step"])
 
     def keep(self, step: int) -> None:
         """Write the checkpoint after ``step`` steps; by the first process only."""
@@ -101,6 +118,7 @@ class Sitting:
         state = {
             "step": step,
             "settings": dict(self.settings),
+            "run": dict(self.run),
             "model": unwrapped(self.model).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": asdict(self.history),
@@ -121,11 +139,15 @@ class Sitting:
         precision = getattr(getattr(self.fabric, "strategy", None), "precision", None)
         return getattr(precision, "scaler", None)
 
-    def _refuse_another_run(self, then: Mapping[str, Any]) -> None:
-        keys = [k for k in {**then, **self.settings} if then.get(k) != self.settings.get(k)]
+    def _refuse_another_run(self, state: Mapping[str, Any]) -> None:
+        then = {**state.get("settings", {}), **state.get("run", {})}
+        now = {**self.settings, **self.run}
+        if "run" not in state:  # written by an earlier version, which told less
+            now = {k: v for k, v in now.items() if k in then}
+        keys = [k for k in {**then, **now} if then.get(k) != now.get(k)]
         if keys:
             differences = ", ".join(
-                f"{k} was {then.get(k)!r} and is now {self.settings.get(k)!r}" for k in keys
+                f"{k} was {then.get(k)!r} and is now {now.get(k)!r}" for k in keys
             )
             raise CheckpointError(
                 f"{self.path} belongs to another run: {differences}. Give another checkpoint= or "

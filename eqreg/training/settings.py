@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -141,11 +142,21 @@ class Keeping:
             at any moment and called again ends with the same weights, to the last bit.
         every: steps between two writings; the last step and a stop write too.
         stop: asked after each step; True ends the run (``History.finished`` is False then).
+        run: what else makes it this run, such as its seed and a fingerprint of its data: numbers and
+            words by name. A checkpoint with other ones is refused.
+
+    Raises:
+        ValueError: ``every`` is below 1.
     """
 
     checkpoint: str | Path | None = None
     every: int = 500
     stop: Callable[[], bool] | None = None
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"fit: every must be at least 1 step, got {self.every}")
 
 
 PLAIN, USUAL, NOT_KEPT = Symmetry(), Optimisation(), Keeping()

@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -173,23 +175,97 @@ def test_no_file(tmp_path):
 def test_files_of_another_kind(tmp_path):
     save_file({"w": torch.ones(2)}, tmp_path / "foreign")
     with pytest.raises(
-        CheckpointError, match="expects the format 'eqreg checkpoint 1', the file says None"
+        CheckpointError, match="expects the format 'eqreg checkpoint 2', the file says None"
     ):
         load_checkpoint(tmp_path / "foreign")
     save_weights(tmp_path / "w", {"w": torch.ones(2)}, {"run": 1})
     with pytest.raises(
-        CheckpointError, match="'eqreg checkpoint 1', the file says 'eqreg weights 1'"
+        CheckpointError, match="'eqreg checkpoint 2', the file says 'eqreg weights 2'"
     ):
         load_checkpoint(tmp_path / "w")
     assert load_weights(tmp_path / "w")[1] == {"run": 1}
     save_file({"w": torch.ones(2)}, tmp_path / "bare", {"format": "eqreg weights 1"})
-    with pytest.raises(CheckpointError, match="does not say what the weights are"):
+    with pytest.raises(CheckpointError, match="bare is damaged or foreign: 'about'"):
         load_weights(tmp_path / "bare")
-    for tree in ("[", json.dumps({"tensor": "gone"}), json.dumps(["odd"])):
+    for about in ("null", "[]", "3", "{"):
+        save_file(
+            {"w": torch.ones(2)}, tmp_path / "odd", {"format": "eqreg weights 1", "about": about}
+        )
+        with pytest.raises(
+            CheckpointError, match="odd: the header does not say what the weights are"
+        ):
+            load_weights(tmp_path / "odd")
+    for entry in ("null", "[]", "7", "{", "{}", '{"format": "eqreg weights 2"}'):
+        save_file({"w": torch.ones(2)}, tmp_path / "odd", {"eqreg": entry})
+        with pytest.raises(CheckpointError, match="odd(: this version| is damaged or foreign)"):
+            load_weights(tmp_path / "odd")
+    for tree in (
+        "[",
+        "null",
+        '{"plain": 1}',
+        "[" * 9999,
+        json.dumps({"tensor": "gone"}),
+        json.dumps(["odd"]),
+    ):
         header = {"format": "eqreg checkpoint 1", "tree": tree}
         save_file({"w": torch.ones(2)}, tmp_path / "odd", header)
         with pytest.raises(CheckpointError, match="is damaged"):
             load_checkpoint(tmp_path / "odd")
+
+
+def test_a_single_flipped_bit_is_noticed(tmp_path):
+    state = {
+        "w": torch.arange(6.0),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "words": ["a", 1, None],
+    }
+    state |= {
+        "none": torch.zeros(0),
+        "one": torch.tensor(True),
+        "z": torch.ones(2, dtype=torch.cfloat),
+    }
+    save_checkpoint(tmp_path / "c", state)
+    save_weights(tmp_path / "w", {"w": torch.arange(6.0)}, {"run": {"seed": 1}})
+    for name, load in (("c", load_checkpoint), ("w", load_weights)):
+        good = (tmp_path / name).read_bytes()
+        load(tmp_path / name)
+        for byte in range(len(good)):
+            bad = bytearray(good)
+            bad[byte] ^= 1 << byte % 8
+            (tmp_path / "bad").write_bytes(bad)
+            with pytest.raises(CheckpointError, match="bad"):
+                load(tmp_path / "bad")
+
+
+def test_equal_weights_give_equal_bytes(tmp_path):
+    """safetensors orders the entries of a header at random, within one process too."""
+    weights, found = {"b": torch.ones(2), "a": torch.zeros(3)}, set()
+    for i in range(20):
+        save_weights(tmp_path / str(i), dict(sorted(weights.items(), reverse=i % 2)), {"run": {}})
+        found.add((tmp_path / str(i)).read_bytes())
+    assert len(found) == 1
+
+
+def test_files_of_format_1_are_read(tmp_path):
+    """Those that lie in ``artifacts/``, and checkpoints of a campaign that was begun before."""
+    tree = json.dumps({"dict": [["step", {"plain": 3}], ["w", {"tensor": "/w"}]]})
+    save_file({"/w": torch.ones(2)}, tmp_path / "c", {"format": "eqreg checkpoint 1", "tree": tree})
+    state = load_checkpoint(tmp_path / "c")
+    assert state["step"] == 3 and torch.equal(state["w"], torch.ones(2))
+    header = {"format": "eqreg weights 1", "about": '{"run": {}}'}
+    save_file({"w": torch.ones(2)}, tmp_path / "w", header)
+    tensors, about = load_weights(tmp_path / "w")
+    assert torch.equal(tensors["w"], torch.ones(2)) and about == {"run": {}}
+
+
+def test_parts_that_dead_processes_left_go(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, at_work, other = (tmp_path / f"c.part-{x}" for x in (dead.pid, os.getppid(), "mine"))
+    for path in (left, at_work, other):
+        path.write_bytes(b"half")
+    save_checkpoint(tmp_path / "c", {"step": 1})
+    assert not left.exists() and at_work.exists() and other.exists()
 
 
 class Trap:

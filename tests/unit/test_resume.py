@@ -19,8 +19,13 @@ from eqreg import (
 )
 from eqreg.data.crops import RandomCrops, fingerprint
 from eqreg.models import ResidualNet
-from eqreg.training import Keeping, fit
-from eqreg.training.checkpoint import CheckpointError, load_checkpoint, previous
+from eqreg.training import Keeping, Symmetry, fit
+from eqreg.training.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    previous,
+    save_checkpoint,
+)
 
 CLEAN = torch.rand(5, 1, 14, 14, generator=torch.Generator().manual_seed(0))
 NOISY = CLEAN + 0.1
@@ -134,6 +139,71 @@ def test_another_run_is_refused(tmp_path):
         run("augmentation", tmp_path / "c")
     with pytest.raises(CheckpointError, match="clip was 1.0 and is now 2.0"):
         run("plain", tmp_path / "c", clip=2.0)
+
+
+def sitting(checkpoint, until=None, strength=1.0, run=None, on_step=None):
+    """One sitting of a training with decay; its weights and history."""
+    torch.manual_seed(1)
+    model, done = ResidualNet(width=4, depth=2), []
+    history = fit(
+        model, noisy_batch, steps=6, lr=5e-3, generator=torch.Generator().manual_seed(3),
+        symmetry=Symmetry(decay=EquivarianceDecay(model, C4, strength)), progress=False, on_step=on_step,
+        keeping=Keeping(checkpoint, stop=lambda: done.append(0) or len(done) == until, run=run or {}),
+    )  # fmt: skip
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), history
+
+
+def test_what_makes_a_run_this_run_belongs_to_its_checkpoint(tmp_path):
+    first = {"seed": 0, "data": "ab", "sizes": {"width": 4, "patches": [1, 2]}}
+    sitting(tmp_path / "c", 3, run=first)
+    with pytest.raises(CheckpointError, match="another run: seed was 0 and is now 1. Give another"):
+        sitting(tmp_path / "c", run={**first, "seed": 1})
+    with pytest.raises(CheckpointError, match="data was 'ab' and is now None"):
+        sitting(tmp_path / "c", run={"seed": 0, "sizes": first["sizes"]})
+    with pytest.raises(CheckpointError, match=r"strengths was \[1.0\] and is now \[2.0\]"):
+        sitting(tmp_path / "c", strength=2.0, run=first)
+    again, history = sitting(tmp_path / "c", run=first)
+    assert torch.equal(again, sitting(None)[0]) and len(history.loss) == 6
+
+
+def test_a_checkpoint_of_format_1_is_gone_on_from(tmp_path):
+    """It says less about its run: what it does not say is not compared."""
+    sitting(tmp_path / "c", 3)
+    state = load_checkpoint(tmp_path / "c")
+    del state["run"], state["settings"]["strengths"], state["history"]["notes"]
+    save_checkpoint(tmp_path / "c", state)
+    assert torch.equal(sitting(tmp_path / "c", run={"seed": 0})[0], sitting(None)[0])
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer", "history", "random", "step"])
+def test_a_state_of_another_form_is_refused(tmp_path, part):
+    sitting(tmp_path / "c", 3)
+    state = load_checkpoint(tmp_path / "c")
+    for wrong in ({k: v for k, v in state.items() if k != part}, {**state, part: ["odd"]}):
+        save_checkpoint(tmp_path / "c", wrong)
+        with pytest.raises(CheckpointError, match="c does not hold the state of this run"):
+            sitting(tmp_path / "c")
+
+
+def test_notes_are_kept_with_the_rest(tmp_path):
+    def note(step, history):
+        history.notes.append({"step": step, "seen": step / 2})
+
+    _, whole = sitting(None, on_step=note)
+    sitting(tmp_path / "c", 3, on_step=note)
+    _, again = sitting(tmp_path / "c", on_step=note)
+    assert again.notes == whole.notes and len(whole.notes) == 6
+
+
+def test_the_last_step_may_not_break_the_weights(tmp_path):
+    """The loss of a step is read before its update, so no loss tells of the last one."""
+    with pytest.raises(FloatingPointError, match="weights became infinite or NaN at step 0"):
+        fit(
+            ResidualNet(width=4, depth=2), noisy_batch, steps=1, lr=1e-3, progress=False,
+            loss=lambda x, y: (x - x).abs().sqrt().sum(),  # 0, with a gradient that is NaN
+            keeping=Keeping(tmp_path / "c"),
+        )  # fmt: skip
+    assert not (tmp_path / "c").exists()
 
 
 def test_diverged_weights_never_reach_the_checkpoint(tmp_path):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,48 @@ def test_a_finished_run_is_read_and_another_one_refused(tiny, tmp_path):
         ValueError, match=r"seed-0 holds another run: lr was 0.001 and is now 0.002\. Give"
     ):
         train(run(lr=2e-3), tmp_path)
+
+
+def cut(out, **more):
+    """A run that was stopped after three steps."""
+    calls = []
+    with pytest.raises(Stopped):
+        train(run(**more), out, stop=lambda: calls.append(0) or len(calls) == 3)
+    return run(**more).folder(out)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            {"method": "decay", "strength": 2.0},
+            r"strengths was \[40.0\] and is now \[2.0\], strength was 40",
+        ),
+        (
+            {"method": "decay", "seed": 1},
+            "another run: seed was 0 and is now 1, data was '.*' and is now",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tiny, tmp_path, other, message):
+    """Neither another strength nor a file moved into another seed's folder is trained on unnoticed."""
+    first = cut(tmp_path, method="decay", strength=40.0)
+    wanted = run(**{"strength": 40.0, **other})
+    if wanted.folder(tmp_path) != first:
+        shutil.copytree(first, wanted.folder(tmp_path))
+    with pytest.raises(CheckpointError, match=message):
+        train(wanted, tmp_path)
+
+
+def test_a_validation_point_is_never_lost(tiny, tmp_path):
+    whole = train(run(), tmp_path / "a")["curves"]["val"]
+    for i, damage in enumerate((b"", b'{"step": 2, "lo', b"null\n[]\n{}\n\xff\n")):
+        log = cut(tmp_path / str(i)) / "log.jsonl"
+        log.write_bytes(damage)
+        assert train(run(), tmp_path / str(i))["curves"]["val"] == whole
+        assert json.loads(log.read_bytes().splitlines()[-1]) == whole[-1], (
+            "the cut line swallowed it"
+        )
 
 
 # ---- tuning, comparison

@@ -123,8 +123,9 @@ def test_progress_shows_loss_and_penalty_only_when_asked(capfd):
     ("settings", "message"),
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"lr": 0.0}, "lr must be positive and finite, got 0.0"),
-        ({"lr": float("nan")}, "lr must be positive and finite, got nan"),
+        ({"lr": 0.0}, "lr must be positive and at most 1e.37, got 0.0"),
+        ({"lr": 1e39}, "lr must be positive and at most 1e.37, got 1e.39"),
+        ({"lr": float("nan")}, "lr must be positive and at most 1e.37, got nan"),
         ({"lam": -0.1}, "lam must be at least 0 and finite, got -0.1"),
         ({"warmup": -1}, "warmup >= 0 and clip > 0, got -1 and 1.0"),
         ({"clip": 0.0}, "warmup >= 0 and clip > 0, got 20 and 0.0"),
