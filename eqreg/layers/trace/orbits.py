@@ -1,0 +1,81 @@
+"""Entries of parameters that have to be equal, and the mean over them.
+
+Where one use ties a parameter, its orbits are those of a group action, and the mean over an orbit is the
+mean over the group. Where several uses tie it in different ways (shared weights, tables that are read
+through indices), what has to be equal are the connected components of all ties together.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .state import Pair
+from .values import Action
+
+_COPIES = 64
+
+
+def orbit_index(pairs: list[list[Pair]], numel: int, action: Action) -> Tensor | None:
+    """Where a mean over orbits reads, for :func:`~eqreg.layers.reynolds.reynolds`: (copies * numel,), int32.
+
+    Args:
+        pairs: for each use, for each generator, entries and those that they have to equal.
+        numel: size of the parameter.
+        action: for the order of the generators.
+
+    Returns:
+        None if the orbits are too uneven for a mean of at most 64 copies.
+    """
+    if len(pairs) == 1 and all(len(a) == numel for a, _ in pairs[0]):
+        maps = []
+        for a, b in pairs[0]:
+            full = torch.full((numel,), -1)
+            full[a] = b
+            maps.append(full)
+        if action.obeys(tuple(maps)):
+            return torch.cat(_products([m.int() for m in maps], action, numel))
+    labels = components([p for use in pairs for p in use], numel)
+    return _repeated(labels)
+
+
+def _products(maps: list[Tensor], action: Action, numel: int) -> list[Tensor]:
+    """The maps of all elements, from those of the generators: turns, then turns behind a flip."""
+    found = [torch.arange(numel, dtype=torch.int32)]
+    if action.group.n > 1:
+        for _ in range(action.group.n - 1):
+            found.append(maps[0].index_select(0, found[-1]))
+    if action.group.has_flips:
+        found += [maps[-1].index_select(0, m) for m in found]
+    return found
+
+
+def components(pairs: list[Pair], numel: int) -> Tensor:
+    """The smallest entry of each entry's connected component."""
+    labels = torch.arange(numel)
+    a = torch.cat([p[0] for p in pairs])
+    b = torch.cat([p[1] for p in pairs])
+    while True:
+        least = torch.minimum(labels[a], labels[b])
+        new = labels.scatter_reduce(0, a, least, "amin").scatter_reduce(0, b, least, "amin")
+        new = new[new]
+        if torch.equal(new, labels):
+            return labels
+        labels = new
+
+
+def _repeated(labels: Tensor) -> Tensor | None:
+    """For each copy and entry a member of its orbit, each member equally often."""
+    _, inverse, sizes = labels.unique(return_inverse=True, return_counts=True)
+    copies = math.lcm(*sizes.unique().tolist())
+    if copies > _COPIES:
+        return None
+    order = inverse.argsort(stable=True)
+    start = sizes.cumsum(0) - sizes
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order)) - start[inverse[order]]
+    k = torch.arange(copies)[:, None]
+    member = start[inverse] + (rank + k) % sizes[inverse]
+    return order[member].reshape(-1).int()

@@ -1,0 +1,167 @@
+"""The reading of a whole tape: forward, and back to an earlier choice where an operation objects."""
+
+from __future__ import annotations
+
+import torch
+
+from .demand import Trial, axis_of, image_map, pushed
+from .moves import MOVES
+from .rules import forward
+from .state import Break, Conflict, Constant, Opaque, Param, State
+from .tape import Node
+from .values import Maps
+
+_RESTARTS = 300
+_IMAGE = 4
+
+
+def solve(state: State, asked: dict[int, Maps]) -> int:
+    """Read the tape; ``asked`` says how outputs have to move.
+
+    Returns:
+        How often it began anew from an earlier choice.
+    """
+    nodes = _needed(state)
+    for node in nodes:  # demands that run backwards have to know parameters when they meet them
+        if node.name in MOVES and all(
+            isinstance(state.known.get(t), Param | Constant) for t in node.ins
+        ):
+            forward(state, node)
+    for t, maps in asked.items():
+        if (trial := pushed(state, [(t, maps)])) is not None:
+            state.wanted, state.bare = trial.wanted, trial.bare
+    return _Solver(state, nodes).run()
+
+
+def outputs_asked(state: State, channels: dict[int, Maps]) -> dict[int, Maps]:
+    """What outputs have to do: images turn, and their channels stay unless given; vectors stay."""
+    asked: dict[int, Maps] = {}
+    for t in state.tape.outputs:
+        shape = state.tape.shapes[t]
+        if len(shape) == _IMAGE:
+            maps = image_map(state, shape, channels.get(t) or state.action.trivial(shape[1]))
+            if maps is not None:
+                asked[t] = maps
+        elif len(shape) < _IMAGE - 1:
+            asked[t] = state.action.trivial(torch.Size(shape).numel())
+    return asked
+
+
+def _needed(state: State) -> list[Node]:
+    """Operations on which outputs or features depend."""
+    wanted = {*state.tape.outputs, *(t for _, t in state.tape.features)}
+    found = []
+    for node in reversed(state.tape.nodes):
+        if any(t in wanted for t in node.outs):
+            wanted.update(node.ins)
+            found.append(node)
+    return found[::-1]
+
+
+class _Solver:
+    def __init__(self, state: State, nodes: list[Node]) -> None:
+        self.state, self.nodes = state, nodes
+        self.place = {n.index: i for i, n in enumerate(nodes)}
+        self.users: dict[int, int] = {}
+        for i, n in enumerate(nodes):
+            for t in n.ins:
+                self.users.setdefault(t, i)
+        self.marks = [(0, 0, 0)] * len(nodes)
+        self.tried: set[tuple[int, int]] = set()
+        self.restarts = 0
+
+    def run(self) -> int:
+        state, at = self.state, 0
+        while at < len(self.nodes):
+            node = self.nodes[at]
+            self.marks[at] = (len(state.ties), len(state.breaks), state.numbers.next)
+            try:
+                forward(state, node)
+                at += 1
+            except Conflict as conflict:
+                back = None
+                if not self._assume(conflict, sampling=True):
+                    back = self._mend(conflict, at)
+                    if back is None and not self._assume(conflict, sampling=False):
+                        state.breaks.append(
+                            Break(node.path, node.name, conflict.reason, conflict.remedy)
+                        )
+                        opaque = Opaque(f"behind {node.path or 'the model'}: {conflict.reason}")
+                        state.put(node, [opaque] * len(node.outs))
+                at = at + 1 if back is None else back
+        return self.restarts
+
+    def _mend(self, conflict: Conflict, at: int) -> int | None:
+        """Take the first proposal that changes a choice; where to go on, or None."""
+        if self.restarts >= _RESTARTS:
+            return None
+        for demand in conflict.proposals:
+            trial = pushed(self.state, demand)
+            if trial is None:
+                continue
+            changed = self._changed(trial)
+            key = (conflict.node.index, _digest(trial))
+            if changed and key not in self.tried:
+                self.tried.add(key)
+                self.restarts += 1
+                self.state.wanted, self.state.bare = trial.wanted, trial.bare
+                back = min(min(changed), at)
+                ties, breaks, self.state.numbers.next = self.marks[back]
+                del self.state.ties[ties:], self.state.breaks[breaks:]
+                return back
+        return None
+
+    def _changed(self, trial: Trial) -> list[int]:
+        """Places of the operations whose choice a trial changes."""
+        state = self.state
+        places = [
+            self.place[i]
+            for i, w in trial.wanted.items()
+            if i in self.place and _differs(state.chosen.get(i), w)
+        ]
+        return places + [
+            self.users[t] for t, w in trial.bare.items() if _differs(state.bare.get(t), w)
+        ]
+
+    def _assume(self, conflict: Conflict, sampling: bool) -> bool:
+        """Go on behind an operation that keeps channels as if it were equivariant, and say so."""
+        state, node = self.state, conflict.node
+        t, out = node.ins[0], node.outs[0]
+        known = state.known[t]
+        if (
+            isinstance(known, Opaque | Constant | Param)
+            or out is None
+            or axis_of(state, node) is not None
+        ):
+            return False
+        given, made = state.tape.shapes[t], state.tape.shapes[out]
+        maps: Maps | None = None
+        if (
+            len(given) == len(made) == _IMAGE
+            and given[:2] == made[:2]
+            and (given != made) == sampling
+        ):
+            parts = state.image(known)
+            maps = image_map(state, made, parts[1]) if parts is not None else None
+        elif given == made and not sampling and state.numbers.closed(known):
+            maps = state.location(known)
+        if maps is None:
+            return False
+        state.breaks.append(
+            Break(node.path, node.name, conflict.reason, conflict.remedy, assumed=True)
+        )
+        state.put(node, [state.numbers.fresh(maps, made)])
+        return True
+
+
+def _differs(old: Maps | None, new: Maps) -> bool:
+    if old is None:
+        return True
+    return any(bool(((a != b) & (b >= 0)).any()) for a, b in zip(old, new, strict=True))
+
+
+def _digest(trial: Trial) -> int:
+    parts: list[tuple[str, int, bytes]] = []
+    for kind, choices in (("channels", trial.wanted), ("data", trial.bare)):
+        parts += [(kind, k, m.numpy().tobytes()) for k, maps in choices.items() for m in maps]
+    return hash(tuple(sorted(parts)))

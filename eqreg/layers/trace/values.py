@@ -1,0 +1,283 @@
+r"""Numbers for values: what every entry of a tensor holds, for an image and for its turned copies.
+
+**Why numbers suffice.** Run the network on :math:`x` and on :math:`gx` for each generator :math:`g`, and give
+two entries the same number only if they hold the same value for *every* image, given the ties found so far. If
+each number of the turned run occurs in the upright run, then ``moved[i] == ids[R[i]]`` defines a map :math:`R`
+with :math:`z_i(gx)=z_{R(i)}(x)`: the feature turns with the image. No formula for strides, windows or heads is
+needed, since movement of data acts on numbers as it acts on values, and what computes on values is tied so
+that equal numbers go to equal numbers. Two numbers that ought to be one only lose a symmetry; they never
+invent one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ...symmetry.actions import quarter_turns, rotate
+from ...symmetry.elements import Element, Group
+
+Maps = tuple[Tensor, ...]  # flat maps "reads from", one for each generator; -1 is unknown
+
+_CONSTANTS = 1 << 16  # numbers below stand for constants
+_PROBES = 24
+
+
+def mix(a: Tensor, salt: int = 0) -> Tensor:
+    """A hash of integers: equal to equal, and as good as random."""
+    z = a * -7046029254386353131 + (salt * 2862933555777941757 + 3037000493) % (1 << 62)
+    z = (z ^ ((z >> 32) & 0xFFFFFFFF)) * -2960836687157239405
+    return z ^ ((z >> 29) & 0x7FFFFFFFF)
+
+
+def outer(parts: Sequence[Tensor]) -> Tensor:
+    """The flat map of a tensor whose dimensions are moved each by itself; unknown if one part is."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = torch.where(
+            (total[:, None] < 0) | (part < 0), -1, total[:, None] * len(part) + part
+        ).flatten()
+    return total
+
+
+def is_permutation(p: Tensor) -> bool:
+    """Whether a complete map reads every place once."""
+    return bool((p.sort().values == torch.arange(len(p))).all())
+
+
+class Action:
+    """How the generators of a group move pixels and channels; maps say where the turned copy reads."""
+
+    def __init__(self, group: Group) -> None:
+        if any(quarter_turns(g, group) is None for g in group.elements):
+            raise ValueError(
+                f"tracing moves pixels to pixels, which {group} does not; expected C2, C4, D2 or D4"
+            )
+        if group.order == 1:
+            raise ValueError(f"{group} holds the identity alone: there is nothing to trace")
+        self.group = group
+        turns = [Element(1, 0)] if group.n > 1 else []
+        self.generators = (*turns, *([Element(0, 1)] if group.has_flips else []))
+        self.square = any((quarter_turns(g, group) or 0) % 2 for g in self.generators)
+        self.plane = lru_cache(maxsize=None)(self._plane)
+        self.regular = lru_cache(maxsize=None)(self._regular)
+
+    def _plane(self, height: int, width: int) -> Maps | None:
+        """The pixels of an image; None if it cannot be turned."""
+        if self.square and height != width:
+            return None
+        pixels = torch.arange(height * width).view(height, width)
+        return tuple(rotate(pixels, g, self.group).flatten() for g in self.generators)
+
+    def _regular(self, channels: int) -> Maps:
+        """As many regular fields as fit, then trivial ones."""
+        order, found = self.group.order, []
+        for g in self.generators:
+            block = torch.empty(order, dtype=torch.long)
+            block[torch.tensor(self.group.permutation(g))] = torch.arange(order)
+            c, whole = torch.arange(channels), channels - channels % order
+            found.append(torch.where(c < whole, c - c % order + block[c % order], c))
+        return tuple(found)
+
+    def obeys(self, maps: Maps) -> bool:
+        """Whether maps of the generators are permutations with the relations of the group."""
+        if not all(map(is_permutation, maps)):
+            return False
+        stay = torch.arange(len(maps[0]))
+        if self.group.n > 1:
+            power = stay
+            for _ in range(self.group.n):
+                power = maps[0][power]
+            if not torch.equal(power, stay):
+                return False
+        if not self.group.has_flips:
+            return True
+        mirror = maps[-1]
+        both = maps[0][mirror] if self.group.n > 1 else mirror
+        return torch.equal(mirror[mirror], stay) and torch.equal(both[both], stay)
+
+    def trivial(self, channels: int) -> Maps:
+        """Everything stays."""
+        return tuple(torch.arange(channels) for _ in self.generators)
+
+
+@dataclass(eq=False)
+class Value:
+    """Numbers of a tensor's entries, for the image and for each turned copy."""
+
+    ids: Tensor
+    moved: Maps
+    source: Maps | None = None  # flat, where it is known and the numbers are distinct
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        return tuple(self.ids.shape)
+
+    def expand(self, shape: tuple[int, ...]) -> Value:
+        """Broadcast, as pointwise operations do."""
+        if self.shape == shape:
+            return self
+        return Value(self.ids.expand(shape), tuple(m.expand(shape) for m in self.moved))
+
+
+class Numbers:
+    """Hands out numbers and finds them again."""
+
+    def __init__(self) -> None:
+        self.next = _CONSTANTS
+        self._constants: dict[float, int] = {}
+        self._table = torch.zeros(0, dtype=torch.float64)
+        self._where = torch.empty(0, dtype=torch.int32)
+
+    def fresh(self, source: Maps, shape: tuple[int, ...]) -> Value:
+        """Distinct numbers that move as ``source`` says."""
+        base, n = self.next, len(source[0])
+        self.next += n
+        ids = torch.arange(base, base + n).view(shape)
+        return Value(ids, tuple(base + s.view(shape) for s in source), source)
+
+    def constant(self, t: Tensor) -> Tensor:
+        """Numbers of constants, the same for the same value wherever it appears."""
+        values, inverse = t.double().unique(return_inverse=True)
+        for v in values.tolist():
+            self._constants.setdefault(v, len(self._constants))
+        if len(self._constants) >= _CONSTANTS:
+            raise MemoryError("more than 65536 different constants meet the data")
+        self._table = torch.tensor(list(self._constants), dtype=torch.float64)
+        return torch.tensor([self._constants[v] for v in values.tolist()])[inverse]
+
+    def draw(self, ids: Tensor, salt: int) -> Tensor:
+        """A random value in [0.5, 1.5) for each number; constants have their own."""
+        drawn = (mix(ids, salt) & ((1 << 52) - 1)).double() / (1 << 52) + 0.5
+        fixed = ids < _CONSTANTS
+        if bool(fixed.any()):
+            drawn[fixed] = self._table[ids[fixed]]
+        return drawn
+
+    def find(self, ids: Tensor, wanted: Tensor) -> Tensor:
+        """For each wanted number a place where ``ids`` has it, or -1; all flat."""
+        if len(self._where) < self.next:
+            self._where = torch.zeros(2 * self.next, dtype=torch.int32)
+        self._where[ids] = torch.arange(len(ids), dtype=torch.int32)
+        # What earlier calls left behind is recognised by reading back.
+        found = self._where[wanted].long().clamp_(max=len(ids) - 1)
+        return torch.where(ids[found] == wanted, found, -1)
+
+    def lookup(self, value: Value) -> Maps:
+        """Where each moved number sits; one place of several if numbers repeat, -1 if nowhere."""
+        if value.source is not None:
+            return value.source
+        flat = value.ids.reshape(-1)
+        found = tuple(self.find(flat, m.reshape(-1)) for m in value.moved)
+        if all(bool((f >= 0).all()) for f in found) and self.distinct(value):
+            value.source = found
+        return found
+
+    def distinct(self, value: Value) -> bool:
+        """Whether no number repeats."""
+        flat = value.ids.reshape(-1)
+        return value.source is not None or bool(
+            (self.find(flat, flat) == torch.arange(len(flat))).all()
+        )
+
+    def closed(self, value: Value) -> bool:
+        """Whether the turned run holds no number that the upright one lacks."""
+        return all(bool((f >= 0).all()) for f in self.lookup(value))
+
+    def settle(self, keys: Sequence[Tensor], guess: Maps | None) -> Value:
+        """Numbers from keys, one tensor of them for each run; a guess that fits spares the sorting."""
+        shape = tuple(keys[0].shape)
+        flat = [k.reshape(-1) for k in keys]
+        if guess is not None and all(
+            bool((flat[0][g] == k).all()) for g, k in zip(guess, flat[1:], strict=True)
+        ):
+            return self.fresh(guess, shape)
+        values, inverse = torch.cat(flat).unique(return_inverse=True)
+        inverse = inverse + self.next
+        self.next += len(values)
+        ids, *moved = (part.view(shape) for part in inverse.chunk(len(flat)))
+        return Value(ids, tuple(moved))
+
+    def location(self, value: Value) -> Maps | None:
+        """Maps with ``ids[map] == moved`` that read every place once, or None where they are not plain."""
+        self.lookup(value)
+        if value.source is not None:
+            return value.source
+        for sizes in _groupings(value.shape):
+            found = self.factors(value, sizes)
+            if found is not None:
+                return tuple(outer(parts) for parts in zip(*found, strict=True))
+        return None
+
+    def factors(
+        self, value: Value, sizes: Sequence[int], last: Maps | None = None
+    ) -> list[Maps] | None:
+        """Maps of each dimension of ``value`` seen with ``sizes``, if it moves as their product.
+
+        ``last`` is tried for the last dimension in place of what the numbers say, which is not unique
+        where they repeat (padding by copies).
+        """
+        votes = self.votes(value, sizes)
+        if last is not None:
+            votes[-1] = last
+        flat = value.ids.reshape(-1)
+        for g, moved in enumerate(value.moved):
+            parts = [
+                v[g] if is_permutation(v[g]) else torch.arange(n)
+                for v, n in zip(votes, sizes, strict=True)
+            ]
+            if not bool((flat[outer(parts)] == moved.reshape(-1)).all()):
+                return None
+            for d, part in enumerate(parts):
+                votes[d] = (*votes[d][:g], part, *votes[d][g + 1 :])
+        return votes
+
+    def votes(self, value: Value, sizes: Sequence[int]) -> list[Maps]:
+        """For each dimension, where most of a few lines along it say it reads; -1 where none knows."""
+        lookups = self.lookup(value)
+        found: list[Maps] = []
+        stride = lookups[0].numel()
+        for d, n in enumerate(sizes):
+            stride //= max(n, 1)
+            maps = []
+            for looked in lookups:
+                lines = looked.view(sizes).movedim(d, 0).reshape(n, -1)
+                # A step without common divisor, so that the lines do not fall into the rhythm of a dimension.
+                chosen = torch.arange(min(lines.shape[1], _PROBES)) * 7919 % lines.shape[1]
+                lines = lines[:, chosen]
+                # Lines that do not know differ from each other, so that they outvote nobody.
+                unknown = -1 - torch.arange(lines.shape[1])
+                votes = torch.where(lines < 0, unknown, lines // stride % n).mode(1).values
+                maps.append(votes.clamp_min(-1))
+            found.append(tuple(maps))
+        return found
+
+
+def _groupings(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Ways to see a shape as dimensions that may move each by itself; two of an image move together."""
+    found = [shape]
+    for d in range(len(shape) - 1):
+        found.append((*shape[:d], shape[d] * shape[d + 1], *shape[d + 2 :]))
+    if len(shape) > 2:
+        found.append((torch.Size(shape[:-1]).numel(), shape[-1]))
+    return found
+
+
+def match(keys: Tensor, moved: Tensor) -> Tensor | None:
+    """The map with ``keys[map] == moved``; equal keys are paired in order. None if there is none."""
+    a, b = keys.sort(stable=True), moved.sort(stable=True)
+    if not torch.equal(a.values, b.values):
+        return None
+    found = torch.empty_like(a.indices)
+    found[b.indices] = a.indices
+    return found
+
+
+def each(call: Callable[[Tensor], Tensor], value: Value) -> list[Tensor]:
+    """A function of numbers, for all runs."""
+    return [call(value.ids), *(call(m) for m in value.moved)]

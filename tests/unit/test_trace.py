@@ -1,0 +1,157 @@
+"""Tracing: ties that make unmodified networks exactly equivariant, and the operation that breaks, by name."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from eqreg import C2, C4, C8, D4, rotate
+from eqreg.layers.trace import tie
+
+
+@torch.no_grad()
+def noisy(model):
+    """In float64, with noise on all parameters and statistics, so that no symmetry is there by itself."""
+    torch.manual_seed(0)
+    model = model.double().eval()
+    for p in model.parameters():
+        p.add_(torch.randn_like(p) * (0.02 + 0.2 * p.abs().mean()))
+    for name, b in model.named_buffers():
+        if name.endswith("running_mean"):
+            b.normal_()
+        if name.endswith("running_var"):
+            b.uniform_(0.5, 1.5)
+    return model
+
+
+@torch.no_grad()
+def error(model, group, size, channels=3):
+    x = torch.rand(2, channels, size, size, dtype=torch.float64)
+    worst = 0.0
+    for g in group.elements[1:]:
+        y, y_g = model(x.clone()), model(rotate(x, g, group))
+        y = rotate(y, g, group) if y.ndim == 4 else y
+        worst = max(worst, float((y - y_g).norm() / y.norm()))
+    return worst
+
+
+class Shuffles(nn.Module):
+    """Sub-pixels in both directions, by modules and by functions, and a concatenation with the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Conv2d(16, 4, 3, padding=1)  # registered first, runs last
+        self.down, self.up = nn.Conv2d(12, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
+        self.join, self.skip = nn.Conv2d(19, 16, 3, padding=1), nn.Conv2d(3, 16, 3, padding=1)
+
+    def forward(self, x):
+        y = F.pixel_shuffle(self.up(self.down(F.pixel_unshuffle(x, 2)).relu()), 2)
+        return self.last(self.join(torch.cat([y, x], 1)).relu() + self.skip(x))
+
+
+class Norms(nn.Module):
+    """Norms, gains, layer scale, PReLU, channel attention, writes in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(3, 16, 3, padding=1, padding_mode="circular")
+        self.groups = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.deep = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.norms = nn.ModuleList(
+            [nn.BatchNorm2d(16), nn.GroupNorm(4, 16), nn.InstanceNorm2d(16, affine=True)]
+        )
+        self.act, self.scale = nn.PReLU(16), nn.Parameter(torch.randn(16, 1, 1))
+        self.squeeze, self.excite = nn.Linear(16, 8), nn.Linear(8, 16)
+        self.up, self.tail = nn.ConvTranspose2d(16, 8, 2, 2), nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x):
+        y = self.act(self.norms[0](self.head(x)))
+        y = y + self.scale * self.norms[1](self.groups(y))
+        z = torch.zeros_like(y)
+        z[:, :8] = self.norms[2](self.deep(y))[:, :8]
+        z[:, 8:] += y[:, 8:]
+        z.relu_()
+        s = self.excite(F.silu(self.squeeze(z.mean((2, 3))))).sigmoid()
+        return F.avg_pool2d(self.tail(self.up(F.max_pool2d(z * s[..., None, None], 2))), 1) + x
+
+
+class Tokens(nn.Module):
+    """A vision transformer with class token, position table and nn.MultiheadAttention."""
+
+    def __init__(self, heads=4):
+        super().__init__()
+        self.patch, self.cls = nn.Conv2d(3, 32, 4, 4), nn.Parameter(torch.randn(1, 1, 32))
+        self.position = nn.Parameter(torch.randn(1, 17, 32))
+        self.block = nn.TransformerEncoderLayer(32, heads, 64, batch_first=True)
+        self.classes = nn.Linear(32, 8)
+
+    def forward(self, x):
+        y = self.patch(x).flatten(2).transpose(1, 2)
+        y = torch.cat([self.cls.expand(len(y), -1, -1), y], 1) + self.position
+        return self.classes(self.block(y)[:, 0])
+
+
+class Windows(nn.Module):
+    """Attention in shifted windows with a table of relative positions, heads of width 15."""
+
+    def __init__(self, width=60, heads=4, window=4):
+        super().__init__()
+        self.window, self.heads = window, heads
+        self.head, self.norm = nn.Conv2d(3, width, 3, padding=1), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.table = nn.Parameter(torch.randn((2 * window - 1) ** 2, heads))
+        at = torch.stack(
+            torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+        ).flatten(1)
+        away = at[:, :, None] - at[:, None] + window - 1
+        self.register_buffer("index", away[0] * (2 * window - 1) + away[1])
+        self.tail = nn.Conv2d(width, 12, 3, padding=1)
+
+    def forward(self, x):
+        w, y = self.window, self.head(x)
+        b, c, h, _ = y.shape
+        z = torch.roll(y, (-w // 2, -w // 2), (2, 3)).permute(0, 2, 3, 1)
+        z = z.view(b, h // w, w, h // w, w, c).transpose(2, 3).reshape(-1, w * w, c)
+        q, k, v = (
+            self.qkv(self.norm(z))
+            .view(-1, w * w, 3, self.heads, c // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
+        a = q @ k.transpose(-1, -2) + self.table[self.index].permute(2, 0, 1)
+        z = self.proj((a.softmax(-1) @ v).transpose(1, 2).reshape(-1, w * w, c))
+        z = (
+            z.view(b, h // w, h // w, w, w, c)
+            .transpose(2, 3)
+            .reshape(b, h, h, c)
+            .permute(0, 3, 1, 2)
+        )
+        y = y + torch.roll(z, (w // 2, w // 2), (2, 3))
+        return F.pixel_shuffle(self.tail(y), 2)
+
+
+@pytest.mark.parametrize("group", [C2, C4, D4], ids=str)
+@pytest.mark.parametrize("make", [Shuffles, Norms, Tokens, Windows])
+def test_tied_networks_are_exactly_equivariant(make, group):
+    model = noisy(make())
+    assert error(model, group, 16) > 1e-3
+    ties = tie(model, torch.rand(1, 3, 16, 16), group)
+    assert not ties.breaks and ties.coverage == 1
+    ties.project_(model)
+    assert error(model, group, 16) < 1e-12
+    if make is not Tokens:
+        assert error(model, group, 24) < 1e-12  # traced at 16, right at other sizes
+
+
+def test_only_what_must_be_is_tied():
+    model = noisy(Shuffles())
+    ties = tie(model, torch.rand(1, 3, 16, 16), C4)
+    free = sum(
+        len(ties.index(n).view(-1, p.numel()).amin(0).unique()) for n, p in model.named_parameters()
+    )
+    total = sum(p.numel() for p in model.parameters())
+    assert 0.25 <= free / total < 0.28
+
+
+def test_a_group_that_moves_no_pixels():
+    with pytest.raises(ValueError, match="C8 does not; expected C2, C4"):
+        tie(Shuffles(), torch.rand(1, 3, 16, 16), C8)
