@@ -30,6 +30,9 @@ from eqreg.training.checkpoint import (
 CLEAN = torch.rand(5, 1, 14, 14, generator=torch.Generator().manual_seed(0))
 NOISY = CLEAN + 0.1
 
+# Dropout shows whether the state of the generators comes back.
+pytestmark = pytest.mark.filterwarnings("ignore:.*Dropout draws one mask")
+
 
 def noisy_batch(generator):
     """Draws from the given generator and from the global one, as dropout and careless code do."""

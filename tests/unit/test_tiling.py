@@ -8,7 +8,7 @@ from eqreg import C4, rotate
 from eqreg.models import ResidualNet
 from eqreg.models.dicdnet import DICDNet
 from eqreg.models.rcdnet import RCDNet
-from eqreg.physics.tiling import needed_overlap, tiled
+from eqreg.physics.tiling import needed_overlap, needed_period, tiled
 
 X = torch.rand(2, 3, 61, 83, generator=torch.Generator().manual_seed(0))
 
@@ -150,15 +150,85 @@ def test_a_network_that_sees_everything_is_refused():
         (lambda: tiled(nn.Identity(), X, 8, 8), ValueError, "overlap=8, tile=8, batch=1"),
         (lambda: tiled(nn.Identity(), X, 8, -1), ValueError, "overlap=-1, tile=8, batch=1"),
         (lambda: tiled(nn.Identity(), X, 8, 1, batch=0), ValueError, "batch=0"),
+        (lambda: tiled(nn.Identity(), X, 9, 1, period=2), ValueError, "period=2, tile=9, overlap=1"),
+        (lambda: tiled(nn.Identity(), X, 8, 6, period=4), ValueError, "period=4, tile=8, overlap=6"),
         (lambda: tiled(lambda t: (t,), X), TypeError, "returns one tensor, got tuple"),
         (
             lambda: tiled(nn.AvgPool2d(2), X, 16, 4),
             ValueError,
             r"keeps the size, got \(2, 3, 8, 8\) for tiles of \(2, 3, 16, 16\)",
         ),
-        (lambda: needed_overlap(nn.Conv2d(3, 3, 3)), ValueError, r"keeps the size, got .*31, 31\)"),
+        (lambda: needed_overlap(nn.Conv2d(3, 3, 3)), ValueError, r"keeps the size, got .*62, 62\)"),
     ],
 )  # fmt: skip
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+class Windows(nn.Module):
+    """Attention in windows of 8, then in windows shifted by 4, on images padded to whole windows, as SwinIR."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.lift, self.drop = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 3, 3, padding=1)
+        self.mix = nn.Linear(64, 64)
+
+    def windows(self, x):
+        b, c, h, w = x.shape
+        x = x.reshape(b, c, h // 8, 8, w // 8, 8).transpose(3, 4).reshape(b, c, h // 8, w // 8, 64)
+        x = torch.tanh(self.mix(x)).reshape(b, c, h // 8, w // 8, 8, 8).transpose(3, 4)
+        return x.reshape(b, c, h, w)
+
+    def forward(self, x):
+        h, w = x.shape[-2:]
+        x = nn.functional.pad(x, (0, -w % 8, 0, -h % 8), mode="reflect")
+        z = self.windows(self.lift(x))
+        inner = self.windows(z[..., 4:-4, 4:-4])  # the frame of 4 pixels keeps its values
+        z = nn.functional.pad(inner, (4, 4, 4, 4)) + z
+        return self.drop(z)[..., :h, :w]
+
+
+def test_windows_need_tiles_on_their_grid():
+    model, x = Windows(), torch.rand(1, 3, 150, 173, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = model(x)
+    with pytest.warns(
+        UserWarning, match=r"only if they lie 8 pixels apart: give tiled\(.*period=8"
+    ):
+        overlap = needed_overlap(model)
+    assert needed_period(model) == 8
+    for tile in (48, 64, 72, 104):
+        found = tiled(model, x, tile, overlap, period=8, batch=3)
+        assert torch.allclose(found, whole, atol=1e-5), (
+            "also along the borders, and in the last tiles"
+        )
+    # 60 is what goes wrong without a period, and so does a last tile off the grid.
+    assert (tiled(model, x, 60, overlap) - whole).abs().max() > 1e-2
+    assert (tiled(model, x, 64, overlap) - whole).abs().max() > 1e-2
+
+
+def test_strides_need_tiles_on_their_grid():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(8, 8, 4, 2, 1), nn.ReLU(),
+        nn.ConvTranspose2d(8, 8, 4, 4), nn.Conv2d(8, 3, 3, padding=1),
+    )  # fmt: skip
+    assert needed_period(model) == 4
+    with pytest.warns(UserWarning, match="4 pixels apart"):
+        overlap = needed_overlap(model)
+    x = torch.rand(1, 3, 132, 100)
+    with torch.no_grad():
+        whole = model(x)
+    assert torch.allclose(tiled(model, x, 48, overlap, period=4), whole, atol=1e-6)
+    assert (tiled(model, x, 48, overlap + 1) - whole).abs().max() > 1e-3
+
+
+def test_a_model_that_knows_positions_has_no_period():
+    class Positions(nn.Module):
+        def forward(self, x):
+            return x + torch.arange(x.shape[-1]) ** 2 / 100
+
+    with pytest.raises(ValueError, match="places alike at no distance up to 64"):
+        needed_period(Positions(), 1)
