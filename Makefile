@@ -32,10 +32,10 @@ CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup fresh book serve test lint types unit notebooks browser bench artifacts gpu sync lock wheel clean
+.PHONY: help setup fresh book serve test lint types unit notebooks browser colab-check bench artifacts gpu sync lock wheel clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## .venv with exactly the packages of requirements.lock
 
@@ -95,6 +95,10 @@ notebooks: fresh ## execute every notebook; its asserts are the tests, its outpu
 browser: book ## open the built pages in Chromium
 	@echo "== browser =="
 	$(BIN)/pytest tests/browser
+
+colab-check: wheel ## all notebooks with the newest packages and our wheel; NOTEBOOKS="notebooks/06*.ipynb"
+	@echo "== colab-check =="
+	$(BIN)/python book/scripts/colab.py $(NOTEBOOKS)
 
 bench: setup ## time and memory, printed as ratios
 	@set -e; for name in import_time cost; do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done

@@ -61,11 +61,15 @@ MATHS = r"""() => {
     if (!e.querySelector('mjx-container')) faults.push('not typeset: ' + e.textContent.trim());
   for (const e of document.querySelectorAll('mjx-merror, [data-mjx-error]'))
     faults.push('maths error: ' + e.textContent);
+  // Prices are fine ($5); a dollar before anything else, a TeX command or a role is not.
+  const raw = /\$(?!\d)|\$[^$]+\$|\\\(|\\\[|\\[a-zA-Z]{2,}|\{[a-z:]+\}`|^:::/;
+  const runTogether = /\b[a-zA-Z]{27,}\b/;
   const walk = document.createTreeWalker(document.querySelector('main') ?? document.body, 4);
-  for (let n = walk.nextNode(); n; n = walk.nextNode())
-    if (/\$[^$]+\$|\\\(|\\\[|\$\$/.test(n.data)
-        && !n.parentElement.closest('pre, code, script, style, mjx-container'))
-      faults.push('raw maths: ' + n.data.trim());
+  for (let n = walk.nextNode(); n; n = walk.nextNode()) {
+    if (n.parentElement.closest('pre, code, script, style, mjx-container')) continue;
+    if (raw.test(n.data)) faults.push('raw source: ' + n.data.trim());
+    if (runTogether.test(n.data)) faults.push('words without a space: ' + n.data.trim());
+  }
   return faults;
 }"""
 

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted((ROOT / "book").glob("*.md"))
 SECTIONS = (
     "You will learn",
     "Setup",
@@ -47,6 +48,7 @@ def problems(notebook, name):
         *head_problems(notebook, name),
         *section_problems(texts),
         *(line for text in texts for line in image_problems(text)),
+        *(line for text in texts for line in maths_problems(text)),
         *(line for cell in code for line in cell_problems(cell)),
         *exercise_problems(cells),
         *(
@@ -93,6 +95,18 @@ def image_problems(text):
     for tag in HTML_IMAGE.findall(text):
         if not re.search(r"\balt=\"[^\"]*\S[^\"]*\"", tag):
             yield f"image without alt text: {tag[:60]!r}"
+
+
+def maths_problems(text):
+    """Displayed maths is a paragraph of its own: after a line of text, the page shows its source."""
+    before, inside = "", False
+    for line in map(str.strip, text.splitlines()):
+        # A directive's first line and its options are no text.
+        after_text = before and not before.startswith(":")
+        if not inside and "$$" in line and (after_text or not line.startswith("$$")):
+            yield f"no blank line before displayed maths: {line[:50]!r}"
+        inside ^= line.count("$$") % 2 == 1
+        before = line
 
 
 def cell_problems(cell):
@@ -157,6 +171,11 @@ def test_there_are_chapters():
 def test_chapter_follows_the_template(path):
     found = problems(json.loads(path.read_text(encoding="utf8")), path.name)
     assert not found, "\n".join(["", *found])
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_maths_of_a_page_stands_alone(path):
+    assert not list(maths_problems(path.read_text(encoding="utf8")))
 
 
 def cell(kind, text, number, **metadata):
@@ -228,6 +247,10 @@ def no_hint(chapter):
     chapter["cells"][-3]["source"] = "### Exercise 4"
 
 
+def maths_after_text(chapter):
+    chapter["cells"][3]["source"] += "\n\n:::{prf:proof}\nHence\n$$x$$\n:::"
+
+
 def unfinished(chapter):
     chapter["cells"][3]["source"] += "\n\nTO WRITE"
 
@@ -254,6 +277,7 @@ def test_a_good_chapter_passes():
         solution_open_in_colab,
         no_hint,
         badge_of_another,
+        maths_after_text,
         unfinished,
     ],
     ids=lambda spoil: spoil.__name__,
