@@ -5,6 +5,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+FIRST_SCREENS = ({"width": 1400, "height": 900}, {"width": 375, "height": 812})
 
 
 @dataclass
@@ -155,6 +156,35 @@ def folded_faults(seen):
         summary.click()
         if not details.evaluate("d => d.open && d.lastElementChild.checkVisibility()"):
             faults.append(f"does not open: {name}")
+    return faults
+
+
+FOLD_NAMES = """() => [...document.querySelectorAll('main details > summary')]
+  .map(s => s.ariaLabel ?? s.innerText.trim())
+  .filter(name => !name || /^(Toggle|Show|Hide|Click|Details)\\b/.test(name))
+  .map(name => `a fold does not say what it holds: ${name}`)"""
+
+
+def fold_name_faults(seen):
+    return seen.page.evaluate(FOLD_NAMES)
+
+
+PICTURE_TOP = """() => {
+  const shown = [...document.querySelectorAll('main figure :is(img, svg, canvas)')]
+    .find(e => e.checkVisibility() && e.getBoundingClientRect().width > 100);
+  return shown ? shown.getBoundingClientRect().top + scrollY : Infinity;
+}"""
+
+
+def first_screen_faults(seen):
+    """A picture begins in the upper two thirds of the first screen, at a desk and on a phone."""
+    faults = []
+    for screen in FIRST_SCREENS:
+        seen.page.set_viewport_size(screen)
+        top = seen.page.evaluate(PICTURE_TOP)
+        if top > screen["height"] * 2 / 3:
+            faults.append(f"first picture at {top:.0f} px of {screen['height']}")
+    seen.page.set_viewport_size(DESKTOP)
     return faults
 
 

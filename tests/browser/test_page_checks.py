@@ -5,7 +5,7 @@ import pytest
 
 GOOD = """<!doctype html><title>t</title><link rel="icon" href="data:,"><main>
 <h1>Title</h1><p>Costs $5.</p><code>$x$</code><a href="#here">link</a><p id="here">text</p>
-<figure><img alt="a" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=">
+<figure><img alt="a" width="200" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=">
 <img alt="b" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=#b" style="display:none">
 <input type="range" min="0" max="1" value="0" oninput="this.closest('figure')
 .querySelectorAll('img').forEach((m, i) => m.style.display = i == this.value ? '' : 'none')">
@@ -29,13 +29,17 @@ FAULTS = [
     (checks.maths_faults, "Costs $5.", "<span class='math'>x</span>"),
     (checks.image_faults, 'alt="b"', 'alt=" "'),
     (checks.image_faults, 'alt="b"', ""),
-    (checks.image_faults, 'alt="a" src="data:', 'alt="a" src="broken:'),
+    (checks.image_faults, 'width="200" src="data:', 'src="broken:'),
     (checks.heading_faults, "<p>", "<h1>Another</h1><p>"),
     (checks.phone_faults, "<p>", "<p style='width:500px'>"),
     (checks.phone_faults, "Because.", "<span style='white-space:pre'>" + "wide " * 99 + "</span>"),
     (checks.slider_faults, "oninput", "data-oninput"),
     (checks.folded_faults, "<details>", "<details open>"),
     (checks.folded_faults, "<details>", "<details ontoggle='this.open = false'>"),
+    (checks.fold_name_faults, "<summary>Hint", "<summary>Toggle hidden content"),
+    (checks.fold_name_faults, "<summary>", "<summary aria-label='Show code cell source'>"),
+    (checks.first_screen_faults, "<figure>", "<figure style='margin-top:700px'>"),
+    (checks.first_screen_faults, 'alt="a"', 'alt="a" style="display:none"'),
     (checks.contrast_faults, "<p>", "<p style='color:#999'>"),
     (checks.contrast_faults, "<p>", "<p style='opacity:.4'>"),
 ]

@@ -57,6 +57,15 @@ def test_solutions_and_hints_unfold(seen):
     assert not checks.folded_faults(seen)
 
 
+def test_folds_have_names(seen):
+    assert not checks.fold_name_faults(seen)
+
+
+def test_chapters_begin_with_a_picture(seen):
+    if "/notebooks/" in seen.page.url:
+        assert not checks.first_screen_faults(seen)
+
+
 def test_sliders_move_the_picture(seen):
     assert not checks.slider_faults(seen)
 
