@@ -284,8 +284,9 @@ def propose(state: State, t: int | None, value: Value | None = None) -> Iterator
     if len(shape) > 1:
         sizes = torch.Size(shape[:-1]).numel(), shape[-1]
         votes = voted(sizes)
+        lines = state.numbers.rows(value) if value is not None else []
         for rows, channels in product(
-            options(votes[0], sizes[0], False), options(votes[1], sizes[1])
+            [*lines, *options(votes[0], sizes[0], False)], options(votes[1], sizes[1])
         ):
             yield [(t, tuple(outer(list(p)) for p in zip(rows, channels, strict=True)))]
         votes = voted(shape)

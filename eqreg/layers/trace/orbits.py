@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .state import Pair
-from .values import Action
+from .values import Action, is_permutation
 
 _COPIES = 64
 
@@ -32,24 +32,13 @@ def orbit_index(pairs: list[list[Pair]], numel: int, action: Action) -> Tensor |
     if len(pairs) == 1 and all(len(a) == numel for a, _ in pairs[0]):
         maps = []
         for a, b in pairs[0]:
-            full = torch.full((numel,), -1)
-            full[a] = b
+            full = torch.full((numel,), -1, dtype=torch.int32)
+            full[a] = b.int()
             maps.append(full)
-        if action.obeys(tuple(maps)):
-            return torch.cat(_products([m.int() for m in maps], action, numel))
+        if all(map(is_permutation, maps)) and (elements := action.elements(tuple(maps))):
+            return torch.cat(elements)
     labels = components([p for use in pairs for p in use], numel)
     return _repeated(labels)
-
-
-def _products(maps: list[Tensor], action: Action, numel: int) -> list[Tensor]:
-    """The maps of all elements, from those of the generators: turns, then turns behind a flip."""
-    found = [torch.arange(numel, dtype=torch.int32)]
-    if action.group.n > 1:
-        for _ in range(action.group.n - 1):
-            found.append(maps[0].index_select(0, found[-1]))
-    if action.group.has_flips:
-        found += [maps[-1].index_select(0, m) for m in found]
-    return found
 
 
 def components(pairs: list[Pair], numel: int) -> Tensor:

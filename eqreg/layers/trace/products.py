@@ -15,8 +15,10 @@ from .values import Maps, Value, is_permutation, match, mix, outer
 
 
 def choice(state: State, node: Node, default: Maps) -> Maps:
-    """How the output channels move: as demanded, else the default."""
+    """How the output channels move: as demanded, else as a sister layer came to, else the default."""
     wanted = state.wanted.get(node.index)
+    if wanted is None and (habit := state.habits.get(state.kind(node))):
+        default = habit
     if wanted is not None:
         full = [complete(state, w, g) for g, w in enumerate(wanted)]
         default = tuple(d if f is None else f for f, d in zip(full, default, strict=True))

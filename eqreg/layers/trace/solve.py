@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .demand import Trial, axis_of, image_map, pushed
+from .demand import Trial, axis_of, complete, image_map, pushed
 from .moves import MOVES
 from .rules import forward
 from .state import Break, Conflict, Constant, Opaque, Param, State
@@ -104,12 +104,23 @@ class _Solver:
             if changed and key not in self.tried:
                 self.tried.add(key)
                 self.restarts += 1
+                self._learn(trial)
                 self.state.wanted, self.state.bare = trial.wanted, trial.bare
                 back = min(min(changed), at)
                 ties, breaks, self.state.numbers.next = self.marks[back]
                 del self.state.ties[ties:], self.state.breaks[breaks:]
                 return back
         return None
+
+    def _learn(self, trial: Trial) -> None:
+        """Sister layers further on begin with what this one came to."""
+        state = self.state
+        for i, wanted in trial.wanted.items():
+            if i in self.place and wanted is not state.wanted.get(i):
+                full = [complete(state, w, g) for g, w in enumerate(wanted)]
+                node = self.nodes[self.place[i]]
+                if all(f is not None for f in full):
+                    state.habits[state.kind(node)] = tuple(f for f in full if f is not None)
 
     def _changed(self, trial: Trial) -> list[int]:
         """Places of the operations whose choice a trial changes."""

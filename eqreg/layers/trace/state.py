@@ -118,6 +118,7 @@ class State:
     producer: dict[int, Node] = field(default_factory=dict)
     wanted: dict[int, Maps] = field(default_factory=dict)  # output channels, by node; -1 is free
     bare: dict[int, Maps] = field(default_factory=dict)  # parameters used as data, by tensor
+    habits: dict[tuple[object, ...], Maps] = field(default_factory=dict)  # mended choices, by kind
     chosen: dict[int, Maps] = field(default_factory=dict)  # output channels as they were used
     ties: list[Tie] = field(default_factory=list)
     breaks: list[Break] = field(default_factory=list)
@@ -137,6 +138,11 @@ class State:
             self.known[t] = Param((entries.view(tape.shapes[t]),))
         for t, maps in self.turned.items():
             self.known[t] = self.numbers.fresh(maps, tape.shapes[t])
+
+    def kind(self, node: Node) -> tuple[object, ...]:
+        """What sister layers have in common: the name in their block, and sizes."""
+        shapes = (self.tape.shapes[t] for t in (*node.ins[-2:], *node.outs) if t is not None)
+        return (node.path.rsplit(".", 1)[-1], node.name, *shapes)
 
     def put(self, node: Node, results: list[Known]) -> None:
         """The results of an operation; those that are missing are opaque."""

@@ -46,7 +46,11 @@ def outer(parts: Sequence[Tensor]) -> Tensor:
 
 def is_permutation(p: Tensor) -> bool:
     """Whether a complete map reads every place once."""
-    return bool((p.sort().values == torch.arange(len(p))).all())
+    if len(p) == 0 or int(p.min()) < 0:
+        return len(p) == 0
+    seen = torch.zeros(len(p), dtype=torch.bool)
+    seen[p] = True
+    return bool(seen.all())
 
 
 class Action:
@@ -85,20 +89,24 @@ class Action:
 
     def obeys(self, maps: Maps) -> bool:
         """Whether maps of the generators are permutations with the relations of the group."""
-        if not all(map(is_permutation, maps)):
-            return False
-        stay = torch.arange(len(maps[0]))
+        return all(map(is_permutation, maps)) and self.elements(maps) is not None
+
+    def elements(self, maps: Maps) -> list[Tensor] | None:
+        """The maps of all elements from permutations for the generators; None without the group's relations."""
+        stay = torch.arange(len(maps[0]), dtype=maps[0].dtype)
+        found = [stay]
         if self.group.n > 1:
-            power = stay
-            for _ in range(self.group.n):
-                power = maps[0][power]
-            if not torch.equal(power, stay):
-                return False
-        if not self.group.has_flips:
-            return True
-        mirror = maps[-1]
-        both = maps[0][mirror] if self.group.n > 1 else mirror
-        return torch.equal(mirror[mirror], stay) and torch.equal(both[both], stay)
+            for _ in range(self.group.n - 1):
+                found.append(maps[0].index_select(0, found[-1]))
+            if not torch.equal(maps[0].index_select(0, found[-1]), stay):
+                return None
+        if self.group.has_flips:
+            mirror = maps[-1]
+            both = maps[0].index_select(0, mirror) if self.group.n > 1 else mirror
+            if not all(torch.equal(m.index_select(0, m), stay) for m in (mirror, both)):
+                return None
+            found += [mirror.index_select(0, m) for m in found]
+        return found
 
     def trivial(self, channels: int) -> Maps:
         """Everything stays."""
@@ -256,6 +264,17 @@ class Numbers:
                 maps.append(votes.clamp_min(-1))
             found.append(tuple(maps))
         return found
+
+    def rows(self, value: Value) -> list[Maps]:
+        """Maps of the rows of (..., C) that single columns move by, the most common first."""
+        n = value.shape[-1]
+        looked = [m.view(-1, n) for m in self.lookup(value)]
+        votes: dict[bytes, list[Maps]] = {}
+        for c in (torch.arange(min(n, _PROBES)) * 7919 % n).tolist():
+            maps = tuple(torch.where(m[:, c] < 0, -1, m[:, c] // n) for m in looked)
+            if all(map(is_permutation, maps)):
+                votes.setdefault(torch.cat(maps).numpy().tobytes(), []).append(maps)
+        return [v[0] for v in sorted(votes.values(), key=len, reverse=True)[:3]]
 
 
 def _groupings(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
