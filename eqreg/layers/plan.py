@@ -87,11 +87,11 @@ def make_plan(
         raise ValueError(f"{group} holds the identity alone: there is nothing to compare")
     layers = layers if layers is None else selectors(layers)  # an iterator is read once
     modules = {name or ROOT: module for name, module in model.named_modules()}
-    chosen = _select(modules, layers)
-    overrides = _overrides(modules, group, fields)
-    names = [name for name in modules if name in chosen or name in overrides]
+    wanted = chosen(modules, layers)
+    given = overrides(modules, group, fields)
+    names = [name for name in modules if name in wanted or name in given]
     guess = _Guess(modules, group)
-    rows = tuple(guess.row(name, overrides.get(name)) for name in names)
+    rows = tuple(guess.row(name, given.get(name)) for name in names)
     for row in rows:
         if row.field is None and row.name in selectors(layers):
             raise ValueError(
@@ -108,27 +108,30 @@ def make_plan(
     return plan
 
 
-def _select(
-    modules: dict[str, nn.Module], layers: Selector | Iterable[Selector] | None
-) -> set[str]:
+def chosen(modules: dict[str, nn.Module], layers: Selector | Iterable[Selector] | None) -> set[str]:
+    """Names of the modules that ``layers=`` means; convolutions and strict layers if nothing is given.
+
+    Raises:
+        TypeError, ValueError: for selectors that are none, or that match nothing.
+    """
     if layers is None:
         return {n for n, m in modules.items() if isinstance(m, _CANDIDATES) or own_field(m)}
-    chosen: set[str] = set()
+    found: set[str] = set()
     for selector in selectors(layers):
         if isinstance(selector, str):
-            chosen |= matching(modules, selector, "layers")
+            found |= matching(modules, selector, "layers")
         elif isinstance(selector, type):
-            found = {n for n, m in modules.items() if isinstance(m, selector)}
-            if not found:
+            of_type = {n for n, m in modules.items() if isinstance(m, selector)}
+            if not of_type:
                 raise ValueError(f"layers={selector.__name__}: the model has no such module")
-            chosen |= found
+            found |= of_type
         elif callable(selector):
-            chosen |= {n for n, m in modules.items() if selector(n, m)}
+            found |= {n for n, m in modules.items() if selector(n, m)}
         else:
             raise TypeError(
                 f"layers takes names, globs, module types or a predicate(name, module), got {selector!r}"
             )
-    return chosen
+    return found
 
 
 def selectors(layers: Selector | Iterable[Selector] | None) -> tuple[Selector, ...]:
@@ -144,10 +147,15 @@ def selectors(layers: Selector | Iterable[Selector] | None) -> tuple[Selector, .
     return tuple(layers)
 
 
-def _overrides(
+def overrides(
     modules: dict[str, nn.Module], group: Group, fields: Fields | None
 ) -> dict[str, FieldType]:
-    overrides: dict[str, FieldType] = {}
+    """What ``fields=`` says, by module name.
+
+    Raises:
+        TypeError, ValueError: for types that do not fit, or names that match nothing.
+    """
+    found: dict[str, FieldType] = {}
     for pattern, field in (fields or {}).items():
         if isinstance(field, str):
             field = FieldType(group, field)
@@ -166,8 +174,8 @@ def _overrides(
                     f"fields[{pattern!r}] = {field!r} has {field.channels} channels, but layer {name!r} "
                     f"puts out {channels}"
                 )
-            overrides[name] = field
-    return overrides
+            found[name] = field
+    return found
 
 
 def matching(modules: dict[str, nn.Module], pattern: str, argument: str) -> set[str]:

@@ -51,6 +51,16 @@ class TiedLayer:
 
     _indices: dict[Any, Tensor] = state(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether the group acts on any of the layer's parameters."""
+        return self.out_field is not None
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Name, type, input, output and reason, for a table."""
+        ends = str(self.in_field or "-"), str(self.out_field or "left free")
+        return (self.name, type(self.module).__name__, *ends, self.reason)
+
     def tensors(self, trainable: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """The layer's parameters, each with the index that :func:`reynolds` reads it by.
 
@@ -104,21 +114,11 @@ class WeightPlan:
     @property
     def tied(self) -> dict[str, TiedLayer]:
         """The layers whose parameters the group acts on, by name."""
-        return {row.name: row for row in self.rows if row.out_field is not None}
+        return {row.name: row for row in self.rows if row.is_tied}
 
     def __str__(self) -> str:
         head = ("layer", "type", f"{self.group} in", "out", "why")
-        cells = [
-            (
-                r.name,
-                type(r.module).__name__,
-                str(r.in_field or "-"),
-                str(r.out_field or "left free"),
-                r.reason,
-            )
-            for r in self.rows
-        ]
-        return as_table([head, *cells])
+        return as_table([head, *(r.cells() for r in self.rows)])
 
 
 def make_weight_plan(

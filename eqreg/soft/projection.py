@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ..layers.grid import warn_of_strides
 from ..layers.plan import Fields, Selector
 from ..layers.reynolds import projected, reynolds, source_index
-from ..layers.weights import make_weight_plan
+from ..layers.traced import weight_plan
 from ..layers.wrappers import unwrapped
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
@@ -81,6 +82,7 @@ def equivariance_distance(
     layers: Selector | Iterable[Selector] | None = None,
     fields: Fields | None = None,
     in_fields: Fields | None = None,
+    example: Any = None,
 ) -> dict[str, float]:
     r"""Share of each layer's energy outside the equivariant subspace, :math:`\|W-\Pi W\|^2/\|W\|^2`.
 
@@ -93,6 +95,7 @@ def equivariance_distance(
         group: the group.
         layers, fields: as for :class:`~eqreg.EquivarianceRegularizer`.
         in_fields: types of inputs by layer name, to override what the earlier layers suggest.
+        example: an input; with it the ties of all parameters are traced (``eqreg.check`` shows them), not guessed.
 
     Returns:
         Shares in [0, 1] by layer name.
@@ -102,7 +105,7 @@ def equivariance_distance(
 
     Taught in: notebooks/10.
     """
-    plan = make_weight_plan(model, group, layers, fields, in_fields)
+    plan = weight_plan(model, group, layers, fields, in_fields, example)
     with torch.no_grad():
         return {name: float(layer.asymmetric_share()) for name, layer in plan.tied.items()}
 
@@ -114,6 +117,7 @@ def equivariant_init_(
     layers: Selector | Iterable[Selector] | None = None,
     fields: Fields | None = None,
     in_fields: Fields | None = None,
+    example: Any = None,
 ) -> nn.Module:
     """Make a network equivariant at its start: project its parameters, keep the norm of each weight.
 
@@ -122,7 +126,7 @@ def equivariant_init_(
 
     Args:
         model: changed in place.
-        group, layers, fields, in_fields: as for :func:`equivariance_distance`.
+        group, layers, fields, in_fields, example: as for :func:`equivariance_distance`.
 
     Returns:
         The model.
@@ -132,7 +136,7 @@ def equivariant_init_(
 
     Taught in: notebooks/09, notebooks/10.
     """
-    plan = make_weight_plan(model, group, layers, fields, in_fields)
+    plan = weight_plan(model, group, layers, fields, in_fields, example)
     with torch.no_grad():
         for layer in plan.tied.values():
             for tensor, index in layer.tensors():
@@ -153,7 +157,7 @@ class ProjectionPenalty:
     equivariant network, about 2 for random weights. No second forward pass is needed.
 
     Args:
-        model, group, layers, fields, in_fields: as for :func:`equivariance_distance`.
+        model, group, layers, fields, in_fields, example: as for :func:`equivariance_distance`.
 
     Raises:
         TypeError, ValueError: as for :class:`EquivarianceDecay`.
@@ -178,9 +182,10 @@ class ProjectionPenalty:
         layers: Selector | Iterable[Selector] | None = None,
         fields: Fields | None = None,
         in_fields: Fields | None = None,
+        example: Any = None,
     ) -> None:
         self.model, self.group = model, group
-        self.plan = make_weight_plan(model, group, layers, fields, in_fields)
+        self.plan = weight_plan(model, group, layers, fields, in_fields, example)
 
     def per_layer(self) -> dict[str, Tensor]:
         """The terms of the mean, 0-d tensors with their graph, by layer name."""
@@ -199,10 +204,8 @@ class EquivarianceDecay:
 
     What AdamW does to the whole weight, this does to its asymmetric part alone, for weights, biases and
     the affine parameters of normalisation layers. Strength 0 changes nothing, ``math.inf`` projects.
-    Running statistics of BatchNorm are measured, not trained: they stay, but for strength ``math.inf``, which
-    projects them too.
-    Projecting random weights halves the signal in every layer, and at a large rate a network may die of it:
-    use :func:`equivariant_init_` before a strong decay.
+    Running statistics of BatchNorm are measured, not trained: they stay, but for ``math.inf``. Projecting random
+    weights halves the signal in every layer, which may kill a network: use :func:`equivariant_init_` before.
 
     Args:
         model: any module, also wrapped by ``torch.compile`` or ``DistributedDataParallel``.
@@ -211,6 +214,7 @@ class EquivarianceDecay:
         layers: which layers: as for :class:`~eqreg.EquivarianceRegularizer`. Linear layers must be named.
         fields: field types of outputs by name or glob, to override the plan.
         in_fields: field types of inputs by name.
+        example: an input of the model, a tensor or a tuple: then the ties of all parameters are traced, not guessed.
 
     Attributes:
         plan: the layers with the types of their inputs and outputs, and the reason where one is left free.
@@ -240,11 +244,13 @@ class EquivarianceDecay:
         layers: Selector | Iterable[Selector] | None = None,
         fields: Fields | None = None,
         in_fields: Fields | None = None,
+        example: Any = None,
     ) -> None:
         self.model, self.group = model, group
-        self.plan = make_weight_plan(model, group, layers, fields, in_fields)
+        self.plan = weight_plan(model, group, layers, fields, in_fields, example)
         self._tied = self.plan.tied
-        warn_of_strides(unwrapped(model), stacklevel=3)
+        if example is None:  # else the plan has warned of what breaks at the example's size
+            warn_of_strides(unwrapped(model), stacklevel=3)
         self.strengths: dict[str, float] = {}
         self.set_strength(strength)
 
@@ -287,9 +293,7 @@ class EquivarianceDecay:
                 continue
             for tensor, index in layer.tensors():
                 tensor.lerp_(reynolds(tensor, index), share)
-            if (
-                share == 1
-            ):  # else the network would be equivariant in train mode and not in eval mode
+            if share == 1:  # else the network would be equivariant in train mode alone
                 layer.tie_statistics_()
 
     def __repr__(self) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..layers.inputs import InFields, Inputs, Turn, batch_size
 from ..layers.nested import tensors
 from ..layers.pairs import Comparison, Pairing, paired_forward
-from ..layers.plan import ROOT, Fields, Plan, Selector, make_plan
+from ..layers.plan import ROOT, Fields, Plan, Selector
+from ..layers.traced import feature_plan
 from ..layers.wrappers import compiled_parts, is_compiled, is_parallel, unwrapped
 from ..symmetry.groups import Element, Group
 
@@ -90,6 +91,8 @@ class EquivarianceRegularizer:
             quotient (of each process's own under DDP); or ``"reference"``, the sum over the layers of the
             unsquared 2-norms that the code released with the paper minimises (it grows with the batch).
         center: take the denominators about each field's mean, so that a bias cannot buy a small number.
+        example: an input of the model, a tensor or a tuple: then the fields are traced, not guessed from
+            channel counts; outputs are trivial unless ``fields`` says otherwise.
         check_finite: stop on NaN or Inf in a compared layer; costs one device synchronisation a call.
 
     Raises:
@@ -124,6 +127,7 @@ class EquivarianceRegularizer:
         norm: str = "relative",
         center: bool = False,
         check_finite: bool = True,
+        example: Any = None,
     ) -> None:
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction must lie in (0, 1], got {fraction!r}")
@@ -133,7 +137,7 @@ class EquivarianceRegularizer:
             raise ValueError(f"norm must be one of {_NORMS}, got {norm!r}")
         self.model, self.group = model, group
         self._core = unwrapped(model)
-        self.plan: Plan = make_plan(self._core, group, layers, fields)
+        self.plan: Plan = feature_plan(self._core, group, layers, fields, example)
         self.inputs = Inputs.of(self._core, group, turn, in_fields)
         self.generator, self.fraction, self.every = generator, fraction, every
         self.norm, self.center, self.check_finite = norm, center, check_finite

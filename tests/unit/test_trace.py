@@ -1,11 +1,24 @@
 """Tracing: ties that make unmodified networks exactly equivariant, and the operation that breaks, by name."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eqreg import C2, C4, C8, D4, rotate
+from eqreg import (
+    C2,
+    C4,
+    C8,
+    D4,
+    EquivarianceDecay,
+    EquivarianceRegularizer,
+    ProjectionPenalty,
+    equivariance_distance,
+    equivariant_init_,
+    rotate,
+)  # fmt: skip
 from eqreg.layers.trace import tie
 
 
@@ -155,3 +168,44 @@ def test_only_what_must_be_is_tied():
 def test_a_group_that_moves_no_pixels():
     with pytest.raises(ValueError, match="C8 does not; expected C2, C4"):
         tie(Shuffles(), torch.rand(1, 3, 16, 16), C8)
+
+
+def test_infinite_decay_with_an_example_makes_a_network_strict():
+    for make in (Shuffles, Norms, Tokens, Windows):
+        model, x = noisy(make()), torch.rand(2, 3, 16, 16)
+        decay = EquivarianceDecay(model, C4, math.inf, example=x)
+        decay.step(0.1)
+        assert error(model, C4, 16) < 1e-12
+        assert max(equivariance_distance(model, C4, example=x).values()) < 1e-20
+        assert float(ProjectionPenalty(model, C4, example=x)().detach()) < 1e-20
+
+
+def test_equivariant_init_with_an_example():
+    model = noisy(Windows())
+    equivariant_init_(model, C4, example=torch.rand(1, 3, 16, 16))
+    assert error(model, C4, 16) < 1e-12
+
+
+def test_the_regularizer_is_zero_on_a_strict_network_and_sees_all_convolutions():
+    model, x = noisy(Shuffles()), torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    equivariant_init_(model, C4, example=x)
+    reg = EquivarianceRegularizer(model, C4, example=x)
+    fields = {n: str(f) for n, f in reg.plan.fields.items()}
+    # In the order of execution; what feeds pixel_shuffle moves in raster order and is no regular field.
+    assert fields == {"down": "8r", "join": "4r", "skip": "4r", "last": "4t"}
+    assert list(fields) == ["down", "join", "skip", "last"]
+    assert "no regular and trivial fields" in next(
+        r.reason for r in reg.plan.rows if r.name == "up"
+    )
+    assert float(reg(x).penalty.detach()) < 1e-20
+
+
+def test_given_fields_win():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1))
+    x = torch.rand(1, 1, 8, 8)
+    fields = EquivarianceRegularizer(
+        model, C4, example=x, fields={"0": "8t", "2": "1r"}
+    ).plan.fields
+    assert {n: str(f) for n, f in fields.items()} == {"0": "8t", "2": "1r"}
+    rows = EquivarianceDecay(model, C4, example=x, fields={"0": "8t"}).plan.tied
+    assert str(rows["0"].out_field) == "8t" and str(rows["2"].out_field) == "4t"

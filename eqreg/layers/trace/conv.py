@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .action import Maps, outer
 from .demand import propose
 from .products import choice, rows
 from .state import Break, Conflict, Constant, Demand, Param, State
 from .tape import Node
-from .values import Maps, Value, outer
+from .values import Value
 
 _CENTRE = "choose padding and sizes with stride | H + 2P - K, for example another crop size"
 

@@ -17,10 +17,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from .action import Maps, outer
 from .moves import MOVES, is_pointwise, moved
 from .state import Constant, Demand, Param, State
 from .tape import Node
-from .values import Maps, Value, outer
+from .values import Value
 
 _SAME = set(
     """_softmax _safe_softmax _log_softmax native_layer_norm native_group_norm native_batch_norm

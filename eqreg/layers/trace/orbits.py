@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from .action import Action, is_permutation
 from .state import Pair
-from .values import Action, is_permutation
 
 _COPIES = 64
 

@@ -8,10 +8,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from .action import Maps, is_permutation, outer
 from .demand import axis_of, complete, propose
 from .state import Conflict, Constant, Demand, Param, State
 from .tape import Node
-from .values import Maps, Value, is_permutation, match, mix, outer
+from .values import Value, match, mix
 
 
 def choice(state: State, node: Node, default: Maps) -> Maps:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from .action import Maps
 from .demand import Trial, axis_of, complete, image_map, pushed
 from .moves import MOVES
 from .rules import forward
 from .state import Break, Conflict, Constant, Opaque, Param, State
 from .tape import Node
-from .values import Maps
 
 _RESTARTS = 300
 _IMAGE = 4

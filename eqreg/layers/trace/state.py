@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .action import Action, Maps, outer
 from .tape import Node, Tape
-from .values import Action, Maps, Numbers, Value, mix, outer
+from .values import Numbers, Value, mix
 
 Demand = list[tuple[int, Maps]]  # tensors, and how their entries ought to move
 Pair = tuple[Tensor, Tensor]
@@ -138,6 +139,14 @@ class State:
             self.known[t] = Param((entries.view(tape.shapes[t]),))
         for t, maps in self.turned.items():
             self.known[t] = self.numbers.fresh(maps, tape.shapes[t])
+
+    def forget(self) -> None:
+        """Free what only the reading needed; the ties stay."""
+        self.known.clear()
+        self.producer.clear()
+        self.tape.nodes.clear()
+        self.tape.constants.clear()
+        self.numbers = Numbers()
 
     def kind(self, node: Node) -> tuple[object, ...]:
         """What sister layers have in common: the name in their block, and sizes."""

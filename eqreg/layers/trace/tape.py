@@ -59,6 +59,7 @@ class Tape:
     parameters: dict[int, str] = field(default_factory=dict)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)  # of the outputs among all tensors put out
     features: list[tuple[str, int]] = field(default_factory=list)  # module path, what it put out
 
 
@@ -232,8 +233,16 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
             output = model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    tape.outputs = numbers(_leaves(output))
+    for place, tensor in enumerate(tensors_of(output)):
+        for number in numbers(tensor):
+            tape.outputs.append(number)
+            tape.places.append(place)
     return tape
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """The tensors of an output, in containers and data classes."""
+    return [t for t in _leaves(output) if isinstance(t, Tensor)]
 
 
 def _leaves(output: Any) -> list[Any]:

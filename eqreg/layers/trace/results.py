@@ -1,0 +1,115 @@
+"""What a tape that was read says of parameters and features."""
+
+from __future__ import annotations
+
+import torch
+
+from ...symmetry.fields import FieldType
+from .state import Opaque, Pair, Param, State
+from .values import Value
+
+_IMAGE = 4
+
+
+def _entries(state: State, t: int) -> list[str]:
+    """Names of the parameters that a tensor is a function of."""
+    known = state.known.get(t)
+    if not isinstance(known, Param):
+        return []
+    names, starts = list(state.offsets), torch.tensor(list(state.offsets.values()))
+    found: set[int] = set()
+    for part in known.parts:
+        flat = part.reshape(-1)
+        ends = flat[flat >= 0].aminmax() if bool((flat >= 0).any()) else None
+        if ends is not None:
+            low, high = (int(torch.searchsorted(starts, e, right=True)) - 1 for e in ends)
+            found.update(range(low, high + 1))
+    return [names[i] for i in found]
+
+
+def uses(state: State) -> dict[str, list[int]]:
+    """The ties of each parameter."""
+    names, starts = list(state.offsets), torch.tensor(list(state.offsets.values()))
+    found_in: dict[str, list[int]] = {}
+    for i, tie_ in enumerate(state.ties):
+        found: set[int] = set()
+        for part in tie_.param.parts:
+            flat = part.reshape(-1)
+            flat = flat[flat >= 0]
+            low, high = (int(torch.searchsorted(starts, e, right=True)) - 1 for e in flat.aminmax())
+            inside = (
+                {low}
+                if low == high
+                else set((torch.searchsorted(starts, flat, right=True) - 1).tolist())
+            )
+            found |= inside
+        for j in found:
+            found_in.setdefault(names[j], []).append(i)
+    return found_in
+
+
+def pairs_of(state: State, used: dict[str, list[int]], name: str) -> list[list[Pair]]:
+    """For each use of a parameter, for each generator, entries that have to be equal."""
+    start = state.offsets[name]
+    end = start + _size(state, name)
+    found = []
+    for i in used.get(name, ()):
+        for pairs in state.ties[i].pairs():
+            kept = []
+            for a, b in pairs:
+                ours = (a >= start) & (a < end)
+                if not bool(ours.all()):
+                    a, b = a[ours], b[ours]
+                kept.append((a - start, b - start))
+            if kept and len(kept[0][0]):
+                found.append(kept)
+    return found
+
+
+def _size(state: State, name: str) -> int:
+    t = next(t for t, n in state.tape.parameters.items() if n == name)
+    return torch.Size(state.tape.shapes[t]).numel()
+
+
+def untied(state: State) -> dict[str, str]:
+    """Parameters that reach the outputs only through what is not understood."""
+    found: dict[str, str] = {}
+    for node in state.tape.nodes:
+        result = state.known.get(node.outs[0]) if node.outs and node.outs[0] is not None else None
+        if isinstance(result, Opaque):
+            for t in node.ins:
+                for name in _entries(state, t):
+                    found.setdefault(name, result.reason)
+    return found
+
+
+def features(state: State) -> tuple[dict[str, FieldType], dict[str, bool]]:
+    """Types of what modules put out, where they have one; and of all, whether they are known to turn."""
+    fields: dict[str, FieldType | None] = {}
+    turns: dict[str, bool] = {}
+    for path, t in state.tape.features:
+        known = state.known.get(t)
+        kind = _field(state, known) if isinstance(known, Value) else None
+        turns[path] = turns.get(path, True) and isinstance(known, Value)
+        fields[path] = kind if path not in fields or fields[path] == kind else None
+    return {p: k for p, k in fields.items() if k is not None}, turns
+
+
+def _field(state: State, value: Value) -> FieldType | None:
+    """The type of a feature (1, C, H, W), if its channels are regular and trivial fields."""
+    if len(value.shape) != _IMAGE:
+        return None
+    if (parts := state.image(value)) is None:
+        return None
+    order, channels, terms, c = state.action.group.order, parts[1], [], 0
+    block = state.action.regular(order)
+    while c < value.shape[1]:
+        if all(torch.equal(p[c : c + order] - c, b) for p, b in zip(channels, block, strict=True)):
+            terms.append("1r")
+            c += order
+        elif all(int(p[c]) == c for p in channels):
+            terms.append("1t")
+            c += 1
+        else:
+            return None
+    return FieldType(state.action.group, " + ".join(terms))
