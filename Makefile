@@ -32,7 +32,7 @@ CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup fresh book serve test lint types unit notebooks browser colab-check bench artifacts gpu sync lock wheel clean
+.PHONY: help setup fresh book serve test lint types unit notebooks browser colab-check zoo bench artifacts gpu sync lock wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +99,15 @@ browser: book ## open the built pages in Chromium
 colab-check: wheel ## all notebooks with the newest packages and our wheel; NOTEBOOKS="notebooks/06*.ipynb"
 	@echo "== colab-check =="
 	$(BIN)/python book/scripts/colab.py $(NOTEBOOKS)
+
+# Without their dependencies, of which torch with CUDA would be one, into a folder of their own.
+ZOO := .venv/zoo
+ZOO_READY = $(ZOO)/.ready-$(shell git hash-object tests/zoo/requirements.txt)
+
+zoo: setup ## networks and training loops of others: 0.3 GB, then some minutes; no part of `test`
+	@echo "== zoo =="
+	@test -e $(ZOO_READY) || { rm -rf $(ZOO) && $(INSTALL) --no-deps --target $(ZOO) -r tests/zoo/requirements.txt && touch $(ZOO_READY); }
+	PYTHONPATH=$(CURDIR)/$(ZOO) OMP_NUM_THREADS=1 $(BIN)/pytest -m zoo tests/zoo
 
 bench: setup ## time and memory, printed as ratios
 	@set -e; for name in import_time cost; do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done

@@ -8,13 +8,15 @@ from types import ModuleType
 
 import torch
 
-_USERS_OF_TORCHVISION = ("torchvision", "torchmetrics", "deepinv")
+_USERS_OF_TORCHVISION = (
+    "torchvision", "torchmetrics", "deepinv", "lightning", "transformers", "monai",
+)  # fmt: skip
 # Kept for the life of the process: operators go when their library object does.
 _declared: list[torch.library.Library] = []
 
 
-def require(name: str, *, extra: str) -> ModuleType:
-    """Import ``name``, or say which extra of eqreg brings it.
+def require(name: str, *, extra: str | None) -> ModuleType:
+    """Import ``name``, or say which extra of eqreg brings it; None for a framework that the user has.
 
     Raises:
         ImportError: if the module is not installed.
@@ -27,9 +29,9 @@ def require(name: str, *, extra: str) -> ModuleType:
             _make_torchvision_importable()
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(
-            f'this part of eqreg needs {name.split(".")[0]}: pip install "eqreg[{extra}]"'
-        ) from error
+        package = name.split(".")[0]
+        what = f'"eqreg[{extra}]"' if extra else package
+        raise ImportError(f"this part of eqreg needs {package}: pip install {what}") from error
 
 
 def _make_torchvision_importable() -> None:

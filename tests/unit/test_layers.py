@@ -14,7 +14,7 @@ PACKAGE = Path(eqreg.__file__).parent
 # before it, at the top of the file or inside a function.
 ORDER = (
     "extras", "files", "symmetry", "layers", "soft", "strict", "measure", "physics", "data", "models", "viz",
-    "training", "tasks", "experiments", "__init__", "__main__",
+    "integrations", "training", "tasks", "experiments", "__init__", "__main__",
 )  # fmt: skip
 
 
