@@ -212,11 +212,12 @@ def test_monai_engine():
     for lam in (0.0, 1.0):
         model = net()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        reg = EquivarianceRegularizer(model, C4, generator=torch.Generator().manual_seed(0))
         data = DataLoader([{"image": x, "label": x} for x in X], batch_size=4)
         engine = engines.SupervisedTrainer(
             device=torch.device("cpu"), max_epochs=40, train_data_loader=data, network=model, decollate=False,
             optimizer=optimizer, loss_function=nn.MSELoss(),
-            iteration_update=regularized_iteration(EquivarianceRegularizer(model, C4, generator=torch.Generator().manual_seed(0)), lam),
+            iteration_update=regularized_iteration(reg, lam),
         )  # fmt: skip
         engine.run()
         penalties[lam] = float(engine.state.output["PENALTY"])
