@@ -2,25 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..checks import wide
 from ..symmetry.actions import quarter_turns, rotate
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 
+_KEPT_BYTES = 64 * 2**20
+
 
 def reynolds(tensor: Tensor, index: Tensor) -> Tensor:
     """Mean over the group of the moved copies of a parameter, by an index of :func:`source_index`."""
-    copies = tensor.reshape(-1).index_select(0, index).view(-1, tensor.numel())
-    return copies.sum(0).div_(len(copies)).view(tensor.shape)
+    # The mean in float32 at least: in half precision it would not be a projection.
+    copies = wide(tensor).reshape(-1).index_select(0, index).view(-1, tensor.numel())
+    return copies.sum(0).div_(len(copies)).view(tensor.shape).to(tensor.dtype)
 
 
-@lru_cache(maxsize=256)
+def shrink_(
+    tensor: Tensor, index: Tensor, share: float, rest: Tensor | None = None
+) -> Tensor | None:
+    """Move a parameter by ``share`` of the way to its mean over the group, in place.
+
+    Half precision knows no change below 1/512 of a number, so what rounding takes away is returned and
+    wanted back as ``rest`` at the next call.
+
+    Returns:
+        What is left to add, in float32; None for float32 and float64, which need none.
+    """
+    if tensor.dtype == torch.promote_types(tensor.dtype, torch.float32):
+        tensor.lerp_(reynolds(tensor, index), share)
+        return None
+    whole = wide(tensor) if rest is None else wide(tensor) + rest.to(tensor.device)
+    whole.lerp_(reynolds(whole, index), share)
+    tensor.copy_(whole)
+    return whole - wide(tensor)
+
+
+class _Indices:
+    """The latest indices, as many as fit into a number of bytes; those in use stay with their layers."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self._kept = limit, OrderedDict[Any, Tensor]()
+
+    def __call__(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        index = self._kept[key] = make()
+        while self.bytes() > self.limit and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+        return index
+
+    def bytes(self) -> int:
+        return sum(t.nbytes for t in self._kept.values())
+
+
+_indices = _Indices(_KEPT_BYTES)
+
+
 def source_index(
     in_field: FieldType | None,
     out_field: FieldType,
@@ -35,6 +80,13 @@ def source_index(
     Raises:
         ValueError: for kernels that the group cannot turn, or ``groups`` that cut through fields.
     """
+    key = in_field, out_field, groups, kernel, str(device)
+    return _indices(key, lambda: _source_index(in_field, out_field, groups, kernel).to(device))
+
+
+def _source_index(
+    in_field: FieldType | None, out_field: FieldType, groups: int, kernel: tuple[int, ...]
+) -> Tensor:
     group = out_field.group
     channels = (out_field.channels, in_field.channels if in_field is not None else groups)
     if groups < 1 or any(c % groups for c in channels):
@@ -57,7 +109,7 @@ def source_index(
             )
         pairs = (o * in_each + i % in_each).flatten()
         index.append((pairs[:, None] * len(taps) + taps).flatten())
-    return torch.cat(index).int().to(device)
+    return torch.cat(index).int()
 
 
 def _turned_taps(group: Group, kernel: tuple[int, ...]) -> Iterator[Tensor]:

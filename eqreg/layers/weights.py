@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from ..checks import wide
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from .plan import (
@@ -88,8 +89,9 @@ class TiedLayer:
         """Energy outside the equivariant subspace over the whole energy, which gets no gradient."""
         distance, energy = [], []
         for tensor, index in self.tensors(trainable=False):
-            distance.append((tensor - projected(tensor, index)).square().sum())
-            energy.append(tensor.detach().square().sum())
+            whole = wide(tensor)
+            distance.append((whole - projected(whole, index)).square().sum())
+            energy.append(whole.detach().square().sum())
         total = torch.stack(energy).sum()
         return torch.stack(distance).sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
 

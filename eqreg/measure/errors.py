@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import given, need_callable, need_number, outside_autocast, wide
 from ..layers.inputs import IMAGE_DIMS, InFields, Inputs, checked_images
 from ..layers.pairs import Pairing, paired_forward
 from ..layers.plan import Fields, Selector, make_plan
 from ..symmetry.actions import act, quarter_turns, rotate, valid_mask
 from ..symmetry.fields import FieldType
-from ..symmetry.groups import Element, Group
+from ..symmetry.groups import Element, Group, need_group
 
 
 def equivariance_error(
@@ -41,47 +42,93 @@ def equivariance_error(
         field_in: type of ``x``; all trivial (an image) if not given.
         field_out: type of ``f(x)``; all trivial if not given.
         elements: the elements to average over; all but the identity if not given.
-        margin: for angles that need interpolation, pixels to leave out along the source image's border. Both
-            norms are taken over the pixels whose value comes from inside.
+        margin: for angles that need interpolation, pixels to leave out along the source image's border, at
+            least 0. Both norms are taken over the pixels whose value comes from inside.
 
     Returns:
-        Tensor (B,), no gradient.
+        Tensor (B,), no gradient; float32 or float64, also for models in half precision and inside autocast.
 
     Raises:
         TypeError, ValueError: for integer, empty or non-square images, fields of another group or width, or a
-            map that returns no tensor, or none of the size of the turned output.
+            map that returns no tensor (B, C, H, W), (B, K) or (B,), or none of the size of the turned output; a
+            margin that leaves no pixel.
 
     Taught in: notebooks/01, notebooks/13.
     """
+    need_callable(f, "f")
+    need_group(group)
+    need_number(margin, "margin", 0)
     checked_images(x, f, group)
+    if x.ndim != IMAGE_DIMS or 0 in x.shape:
+        raise ValueError(f"x must be images (B, C, H, W), got {given(x)}")
+    if elements is not None and not isinstance(elements, Iterable):
+        raise TypeError(f"elements must be several elements of {group}, got {given(elements)}")
     chosen = group.elements[1:] if elements is None else tuple(group.element(g) for g in elements)
     if not chosen:
         raise ValueError(
             f"no element of {group} to average over: give elements=, or a larger group"
         )
     for field in (field_in, field_out):
+        if field is not None and not isinstance(field, FieldType):
+            raise TypeError(
+                f'a field must be a FieldType such as {group}.field("8r"), got {given(field)}'
+            )
         if field is not None and field.group != group:
             raise ValueError(f"{field!r} is a field of {field.group}, but the group is {group}")
     with torch.no_grad():
         # Copies: a model may change its input in place, or return the same memory at every call.
-        y = _tensor(f(x.clone())).clone()
-        errors = []
-        for g in chosen:
-            y_g = _tensor(f(_act(x, g, group, field_in).clone()))
-            moved = _act(y, g, group, field_out)
-            if y_g.shape != moved.shape:
+        y = _output(f(x.clone()), len(x)).clone()
+        if field_out is not None and y.ndim != IMAGE_DIMS:
+            raise ValueError(
+                f"field_out needs an output (B, C, H, W), got {given(y)}; leave it out for invariance"
+            )
+        pairs = ((g, _output(f(_act(x, g, group, field_in).clone()), len(x))) for g in chosen)
+        return torch.stack([_relative(z, y, g, group, field_out, margin) for g, z in pairs]).mean(0)
+
+
+def _relative(
+    z: Tensor, y: Tensor, g: Element, group: Group, field: FieldType | None, margin: float
+) -> Tensor:
+    """Squared distance of ``z = f(g x)`` from ``g y`` over the square of ``y``, per image."""
+    with outside_autocast(y):
+        y, z = wide(y), wide(z)
+        moved = _act(y, g, group, field)
+        if z.shape != moved.shape:
+            raise ValueError(
+                f"f returned shape {tuple(y.shape)}, which turned is {tuple(moved.shape)}, but {tuple(z.shape)} for "
+                "the turned input"
+            )
+        difference, reference = z - moved, y
+        if y.ndim == IMAGE_DIMS and quarter_turns(g, group) is None:
+            h, w = y.shape[-2:]
+            mask = valid_mask((h, w), g, group, margin=margin, device=y.device)
+            if not bool(mask.any()):
                 raise ValueError(
-                    f"f returned shape {tuple(y.shape)} for {tuple(x.shape)}, which turned is {tuple(moved.shape)}, "
-                    f"but {tuple(y_g.shape)} for the turned input"
+                    f"margin={margin:g} leaves no pixel of {h} x {w} at {group.angle(g):g} degrees"
                 )
-            difference, reference = y_g - moved, y
-            if y.ndim >= IMAGE_DIMS and quarter_turns(g, group) is None:
-                h, w = y.shape[-2:]
-                mask = valid_mask((h, w), g, group, margin=margin, device=y.device)
-                difference, reference = difference * mask, y * mask
-            power = reference.square().flatten(1).sum(1).clamp_min(torch.finfo(y.dtype).tiny)
-            errors.append(difference.square().flatten(1).sum(1) / power)
-        return torch.stack(errors).mean(0)
+            # where, not a product: what is left out may be NaN.
+            difference, reference = torch.where(mask, difference, 0), torch.where(mask, y, 0)
+        return _energy(difference) / _energy(reference).clamp_min(torch.finfo(y.dtype).tiny)
+
+
+def _energy(t: Tensor) -> Tensor:
+    return t.abs().square().reshape(len(t), -1).sum(1)
+
+
+def _output(y: Any, batch: int) -> Tensor:
+    if not isinstance(y, Tensor):
+        parts = f" of {len(y)}" if isinstance(y, list | tuple | dict) else ""
+        raise TypeError(
+            f"f returned a {type(y).__name__}{parts}, expected one tensor: measure its parts one by one, for example "
+            "with lambda x: model(x)[0]"
+        )
+    if not 1 <= y.ndim <= IMAGE_DIMS or y.ndim == IMAGE_DIMS - 1 or len(y) != batch:
+        raise ValueError(
+            f"f must return images (B, C, H, W) or vectors (B, K) with B = {batch}, got {given(y)}"
+        )
+    if 0 in y.shape:
+        raise ValueError(f"f returned nothing to compare: {given(y)}")
+    return y
 
 
 def layer_errors(
@@ -111,6 +158,7 @@ def layer_errors(
     Raises:
         TypeError, ValueError: as for the regularizer.
     """
+    need_group(group)
     plan = make_plan(model, group, layers, fields)
     inputs = Inputs.of(model, group, None, in_fields)
     batch = checked_images(x, model, group)
@@ -133,16 +181,6 @@ def layer_errors(
                 error = c.error / c.power.clamp_min(torch.finfo(c.power.dtype).tiny)
                 sums[name] = sums.get(name, 0.0) + float(error) / (group.order - 1)
     return sums
-
-
-def _tensor(y: Any) -> Tensor:
-    if isinstance(y, Tensor):
-        return y
-    parts = f" of {len(y)}" if isinstance(y, list | tuple | dict) else ""
-    raise TypeError(
-        f"f returned a {type(y).__name__}{parts}, expected one tensor: measure its parts one by one, for example "
-        "with lambda x: model(x)[0]"
-    )
 
 
 def _act(t: Tensor, g: Element, group: Group, field: FieldType | None) -> Any:

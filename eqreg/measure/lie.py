@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import given, need_callable, need_whole, wide
 from ..layers.inputs import IMAGE_DIMS, checked_images
 from ..symmetry.groups import C1
 
@@ -40,7 +41,7 @@ def lie_derivative(f: _Map, x: Tensor, *, about: str = "center", margin: int = 0
             frame of the image is not to count.
 
     Returns:
-        Tensor of the shape of ``f(x)``, per radian, no gradient.
+        Tensor of the shape of ``f(x)``, per radian, no gradient, at least float32.
 
     Raises:
         TypeError: for integer images, or an output that is not one tensor.
@@ -80,14 +81,19 @@ def _derivative(f: _Map, x: Tensor, about: str, margin: int) -> tuple[Tensor, Te
     """``f(x)`` and its Lie derivative, which is 0 on the margin."""
     if about not in ("center", "pixel"):
         raise ValueError(f'about must be "center" or "pixel", got {about!r}')
+    need_callable(f, "f")
+    need_whole(margin, "margin", 0)
     checked_images(x, f, C1)
+    if x.ndim != IMAGE_DIMS or not x.is_floating_point() or 0 in x.shape:
+        raise ValueError(f"x must be real floating point images (B, C, H, W), got {given(x)}")
     x = x.detach()
-    right, up = _gradient(x)
-    u, v = _coordinates(x)
+    # In half precision coordinates and differences would be rounded away.
+    right, up = _gradient(wide(x))
+    u, v = _coordinates(wide(x))
     y, moved = _push(f, x, v * right - u * up)
-    if y.ndim not in (2, IMAGE_DIMS) or y.shape[0] != x.shape[0]:
+    if y.ndim not in (2, IMAGE_DIMS) or y.shape[0] != x.shape[0] or not y.is_floating_point():
         raise ValueError(
-            f"f must return images (B, C, H, W) or vectors (B, K) with B = {x.shape[0]}, got shape {tuple(y.shape)}"
+            f"f must return images (B, C, H, W) or vectors (B, K) with B = {x.shape[0]}, got {given(y)}"
         )
     if about == "pixel":
         if y.shape[-2:] != x.shape[-2:]:
@@ -105,23 +111,27 @@ def _derivative(f: _Map, x: Tensor, about: str, margin: int) -> tuple[Tensor, Te
 
 def _push(f: _Map, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """``f(x)`` and its derivative along a direction, without gradients."""
+    # A copy: the map may write into its input.
+    x, direction = x.clone(), direction.to(x.dtype)
     with torch.no_grad(), warnings.catch_warnings():
         # torch's own: its forward-mode decompositions are scripted when they are first used.
         warnings.filterwarnings("ignore", r".*torch\.jit\.script", DeprecationWarning)
         y, dy = torch.func.jvp(f, (x,), (direction,))[:2]
     if not isinstance(y, Tensor):
-        raise TypeError(f"f must return one tensor, got {type(y).__name__}")
-    return y, dy
+        raise TypeError(
+            f"f must return one tensor, got {given(y)}; pick one, for example lambda x: f(x)[0]"
+        )
+    return wide(y), wide(dy)
 
 
 def _gradient(x: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives to the right and upwards, per pixel."""
     h, w = x.shape[-2:]
-    wide = F.pad(x, (_REACH,) * 4, mode="replicate")
+    padded = F.pad(x, (_REACH,) * 4, mode="replicate")
     right, up = torch.zeros_like(x), torch.zeros_like(x)
     for k, c in enumerate(_STENCIL, 1):
-        rows = wide[..., _REACH : _REACH + h, :]
-        columns = wide[..., _REACH : _REACH + w]
+        rows = padded[..., _REACH : _REACH + h, :]
+        columns = padded[..., _REACH : _REACH + w]
         right += c * (rows[..., _REACH + k :][..., :w] - rows[..., _REACH - k :][..., :w])
         up += c * (
             columns[..., _REACH - k :, :][..., :h, :] - columns[..., _REACH + k :, :][..., :h, :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks import given, need_number, need_same_device, need_tensor, outside_autocast, wide
 from ..extras import require
 from ..layers.inputs import IMAGE_DIMS
 
@@ -19,18 +20,22 @@ def luma(x: Tensor) -> Tensor:
     """BT.601 luma on the studio range, the Y of the deraining papers.
 
     Args:
-        x: RGB images (..., 3, H, W) in [0, 1].
+        x: RGB images (..., 3, H, W), floating, in [0, 1].
 
     Returns:
         Images (..., 1, H, W) in [16/255, 235/255].
 
     Raises:
+        TypeError: if the images are not floating point.
         ValueError: if there are not three channels.
     """
+    need_tensor(x, "luma: x", floating=True)
     if x.ndim < _RGB or x.shape[-3] != _RGB:
         raise ValueError(f"luma needs RGB images (..., 3, H, W), got shape {tuple(x.shape)}")
-    weights = torch.tensor(_BT601, dtype=x.dtype, device=x.device).reshape(_RGB, 1, 1)
-    return ((x * weights).sum(-3, keepdim=True) + _BT601_OFFSET) / 255
+    with outside_autocast(x):
+        whole = wide(x)
+        weights = torch.tensor(_BT601, dtype=whole.dtype, device=x.device).reshape(_RGB, 1, 1)
+        return (((whole * weights).sum(-3, keepdim=True) + _BT601_OFFSET) / 255).to(x.dtype)
 
 
 def psnr(
@@ -44,7 +49,7 @@ def psnr(
     """Peak signal-to-noise ratio of each image, in dB.
 
     Args:
-        x: estimates (B, C, H, W).
+        x: estimates (B, C, H, W); half precision is compared in float32.
         y: ground truth, same shape.
         channel: ``"rgb"`` for all channels as they are, ``"y"`` for BT.601 luma (images in [0, 1]).
         data_range: largest minus smallest possible value.
@@ -62,11 +67,11 @@ def psnr(
     x, y = _comparable(x, y, channel, data_range)
     error = (x - y).square()
     if mask is None:
-        return 10 * torch.log10(data_range**2 / error.mean((1, 2, 3)))
+        return 10 * torch.log10(float(data_range) ** 2 / error.mean((1, 2, 3)))
     kept = _mask_of(error, mask)
     # where, not a product: what is left out may be NaN.
     mean = torch.where(kept, error, 0).sum((1, 2, 3)) / (kept.sum((1, 2, 3)) * error.shape[1])
-    return 10 * torch.log10(data_range**2 / mean)
+    return 10 * torch.log10(float(data_range) ** 2 / mean)
 
 
 def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0) -> Tensor:
@@ -89,9 +94,10 @@ def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0)
     if min(x.shape[-2:]) < _SSIM_WINDOW:
         raise ValueError(f"ssim needs images of at least 11 x 11 pixels, got {tuple(x.shape[-2:])}")
     functional = require("torchmetrics.functional.image", extra="tasks")
-    _, local = functional.structural_similarity_index_measure(
-        x, y, data_range=float(data_range), reduction="none", return_full_image=True
-    )
+    with outside_autocast(x):  # inside it identical images would get .82
+        _, local = functional.structural_similarity_index_measure(
+            x, y, data_range=float(data_range), reduction="none", return_full_image=True
+        )
     # Only windows that lie inside the image count, as in the original code and in scikit-image.
     border = _SSIM_WINDOW // 2
     inside: Tensor = local[..., border : x.shape[-2] - border, border : x.shape[-1] - border]
@@ -99,22 +105,26 @@ def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0)
 
 
 def _comparable(x: Tensor, y: Tensor, channel: str, data_range: float) -> tuple[Tensor, Tensor]:
-    if x.shape != y.shape or x.ndim != IMAGE_DIMS:
+    need_tensor(x, "x")
+    need_tensor(y, "y")
+    need_same_device((x, y), "x and y")
+    if x.shape != y.shape or x.ndim != IMAGE_DIMS or 0 in x.shape:
         raise ValueError(
-            f"expected two batches (B, C, H, W) of one shape, got {tuple(x.shape)} and {tuple(y.shape)}"
+            f"expected two batches (B, C, H, W) with pixels, of one shape, got {tuple(x.shape)} and {tuple(y.shape)}"
         )
     if not (x.is_floating_point() and y.is_floating_point()):
         raise TypeError(f"expected floating point images, got {x.dtype} and {y.dtype}")
     if channel not in ("rgb", "y"):
         raise ValueError(f'channel must be "rgb" or "y", got {channel!r}')
-    if data_range <= 0:
-        raise ValueError(f"data_range must be positive, got {data_range!r}")
+    need_number(data_range, "data_range", 0, above=True)
+    x, y = wide(x), wide(y)
     return (luma(x), luma(y)) if channel == "y" else (x, y)
 
 
 def _mask_of(images: Tensor, mask: Tensor) -> Tensor:
-    if mask.dtype != torch.bool:
-        raise TypeError(f"expected a boolean mask, got {mask.dtype}")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(f"expected a boolean mask, got {given(mask)}")
+    need_same_device((images, mask), "images and mask")
     shape = (images.shape[0], 1, *images.shape[-2:])
     try:
         kept = mask.expand(shape)

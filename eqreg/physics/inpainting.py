@@ -14,15 +14,25 @@ Taught in: notebooks/15_inpainting.ipynb
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..checks import (
+    given,
+    need_generator,
+    need_number,
+    need_same_device,
+    need_sizes,
+    need_tensor,
+    need_whole,
+    wide,
+)
 from ..extras import require
 
 _IMAGE_DIMS = 4
+_MOST_PHOTONS = 1e15  # torch.poisson turns negative above 2^63
 
 
 def random_mask(
@@ -55,16 +65,11 @@ def random_mask(
     >>> m.shape, round(float(m.mean()), 2)
     (torch.Size([2, 1, 64, 64]), 0.71)
     """
-    if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
-        raise ValueError(
-            f"random_mask: shape must be three positive integers (B, H, W), got {tuple(shape)}"
-        )
-    if not 0 < keep <= 1:
-        raise ValueError(f"random_mask: keep must lie in (0, 1], got {keep}")
-    cell = (hole, hole) if isinstance(hole, int) else tuple(hole)
-    if len(cell) != 2 or any(int(n) != n or n < 1 for n in cell):
-        raise ValueError(f"random_mask: hole must be one or two positive integers, got {hole}")
-    batch, height, width = shape
+    batch, height, width = need_sizes(shape, "random_mask: shape", "B, H, W")
+    need_number(keep, "random_mask: keep", 0, 1, above=True)
+    pair = (hole, hole) if isinstance(hole, int) else hole
+    cell = need_sizes(pair, "random_mask: hole", "height, width")
+    need_generator(generator, "random_mask: generator")
     cells = (batch, 1, -(-height // cell[0]), -(-width // cell[1]))
     device = generator.device if generator is not None else torch.device("cpu")
     kept = (torch.rand(cells, generator=generator, device=device) < keep).float()
@@ -104,15 +109,25 @@ def measure(
     """
     mask = checked_mask(mask, y)
     check_gamma(gamma)
-    if saturation is not None and not saturation > 0:
-        raise ValueError(f"measure: saturation must be positive, got {saturation}")
+    if saturation is not None:
+        need_number(saturation, "measure: saturation", 0, above=True, finite=False)
+    need_generator(generator, "measure: generator")
     with torch.no_grad():
-        x = gamma * torch.poisson(mask * y / gamma, generator=generator)
+        photons = mask * wide(y) / gamma
+        if photons.numel() and not float(photons.max()) <= _MOST_PHOTONS:
+            raise ValueError(
+                f"measure: gamma={gamma:g} asks for {float(photons.max()):.3g} photons in a pixel, more than 1e15 "
+                "cannot be counted"
+            )
+        x = (gamma * torch.poisson(photons, generator=generator)).to(y.dtype)
     return x if saturation is None else x.clamp(max=saturation)
 
 
 def checked_mask(mask: Tensor, y: Tensor) -> Tensor:
     """The mask as (1 or B, 1 or C, H, W) of the type of ``y``; errors as for :func:`measure`."""
+    need_tensor(y, "measure: y")
+    need_tensor(mask, "measure: mask")
+    need_same_device((y, mask), "measure: y and mask")
     if not y.is_floating_point():
         raise TypeError(
             f"measure: expected a float image in [0, 1], got {y.dtype}; divide 8-bit images by 255"
@@ -145,8 +160,7 @@ def checked_mask(mask: Tensor, y: Tensor) -> Tensor:
 
 def check_gamma(gamma: float) -> None:
     """Reject what cannot be the grey level of a photon."""
-    if not (math.isfinite(gamma) and gamma > 0):
-        raise ValueError(f"gamma must be positive and finite, got {gamma}")
+    need_number(gamma, "gamma", 0, above=True)
 
 
 def deepinv_operator(
@@ -166,9 +180,17 @@ def deepinv_operator(
 
     Raises:
         ImportError: without deepinv (``pip install "eqreg[tasks]"``).
-        ValueError: ``gamma`` is not positive.
+        ValueError: ``gamma`` is not positive, or ``mask`` holds other values than 0 and 1, or no 1.
     """
     check_gamma(gamma)
+    need_tensor(mask, "deepinv_operator: mask")
+    need_whole(channels, "deepinv_operator: channels", 1)
+    if mask.ndim not in (2, _IMAGE_DIMS) or not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(
+            f"deepinv_operator: expected a mask (H, W) or (B, 1, H, W) of zeros and ones, got {given(mask)}"
+        )
+    if not mask.flatten(-2).any(-1).all():
+        raise ValueError("deepinv_operator: the mask keeps no pixel of an image")
     physics = require("deepinv.physics", extra="tasks")
     full = mask[(None,) * (_IMAGE_DIMS - mask.ndim)] if mask.ndim < _IMAGE_DIMS else mask
     noise = physics.PoissonNoise(gain=gamma, clip_positive=True, rng=generator)

@@ -25,12 +25,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import given, need_generator, need_number, need_sizes, need_tensor, need_whole
+
 # Drops at different distances draw streaks of different lengths: equal parts of these fractions of
 # `length`.
 LENGTH_FRACTIONS = (0.5, 0.75, 1.0)
 # Kernels at least this wide are convolved by FFT. Narrower ones keep the sums, to the last bit, that
 # stored results were made with.
 _FFT_FROM = 33
+
+_LONGEST = 4096.0  # pixels; a kernel of this side takes 67 MB
 
 Range = float | tuple[float, float]
 
@@ -77,26 +81,22 @@ class RainModel:
         for name, low, high in (
             ("angle", -math.inf, math.inf),
             ("spread", 0.0, 180.0),
-            ("length", 0.0, math.inf),
-            ("width", 0.0, math.inf),
+            ("length", 0.0, _LONGEST),
+            ("width", 0.0, _LONGEST),
             ("density", 0.0, 1.0),
             ("intensity", 0.0, math.inf),
             ("sway", 0.0, 180.0),
             ("faintest", 0.0, 1.0),
         ):
-            given = getattr(self, name)
-            pair = isinstance(given, tuple) and name not in ("angle", "spread", "faintest")
-            if pair and not (len(given) == 2 and 0 < given[0] <= given[1]):
+            value = getattr(self, name)
+            pair = isinstance(value, tuple) and name not in ("angle", "spread", "faintest")
+            for number in value if pair else (value,):
+                need_number(number, f"RainModel: {name}", low, high)
+            if pair and not (len(value) == 2 and 0 < value[0] <= value[1]):
                 raise ValueError(
                     f"RainModel: a pair for {name} must be (low, high) with 0 < low <= high, got "
-                    f"{given}"
+                    f"{value}"
                 )
-            for value in given if pair else (given,):
-                if isinstance(value, tuple) or not math.isfinite(value) or not low <= value <= high:
-                    raise ValueError(
-                        f"RainModel: {name} must be a finite number in [{low:g}, {high:g}], got "
-                        f"{value}"
-                    )
         if self.width == 0:
             raise ValueError("RainModel: width must be positive, got 0")
 
@@ -139,6 +139,13 @@ def streak_kernel(angle: Tensor, length: Tensor, width: float | Tensor, size: in
     Raises:
         ValueError: ``size`` is not a positive odd number.
     """
+    need_tensor(angle, "streak_kernel: angle", floating=True)
+    need_tensor(length, "streak_kernel: length", floating=True)
+    if isinstance(width, Tensor):
+        need_tensor(width, "streak_kernel: width", floating=True)
+    else:
+        need_number(width, "streak_kernel: width", 0)
+    need_whole(size, "streak_kernel: size", 0)
     if size < 1 or size % 2 == 0:
         raise ValueError(f"streak_kernel: size must be a positive odd number, got {size}")
     theta = torch.deg2rad(angle)[..., None, None]
@@ -182,12 +189,13 @@ def rain_streaks(
     >>> r.shape, bool((r >= 0).all())
     (torch.Size([2, 1, 32, 32]), True)
     """
-    if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
-        raise ValueError(
-            f"rain_streaks: shape must be three positive integers (B, H, W), got {tuple(shape)}"
-        )
+    batch, height, width = need_sizes(shape, "rain_streaks: shape", "B, H, W")
+    need_generator(generator, "rain_streaks: generator")
+    if model is not None and not isinstance(model, RainModel):
+        raise TypeError(f"rain_streaks: model must be a RainModel, got {given(model)}")
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"rain_streaks: dtype must be torch.float32 or torch.float64, got {dtype}")
     model = model or RainModel()
-    batch, height, width = shape
     device = generator.device if generator is not None else torch.device("cpu")
 
     def uniform(*size: int) -> Tensor:
@@ -243,6 +251,7 @@ def add_rain(
         TypeError: ``b`` is not floating point.
         ValueError: ``b`` is not four-dimensional, not finite, or leaves [0, 1].
     """
+    need_tensor(b, "add_rain: b")
     if not b.is_floating_point():
         raise TypeError(
             f"add_rain: expected a float image in [0, 1], got {b.dtype}; divide 8-bit images by 255"
@@ -257,9 +266,9 @@ def add_rain(
         raise ValueError(
             f"add_rain: expected images in [0, 1], got values in [{b.min():.3g}, {b.max():.3g}]"
         )
-    r = rain_streaks((b.shape[0], *b.shape[-2:]), model, generator=generator, dtype=b.dtype).to(
-        b.device
-    )
+    # In half precision drops would come out at 256 places a side, and rain is added up.
+    dtype = torch.promote_types(b.dtype, torch.float32)
+    r = rain_streaks((b.shape[0], *b.shape[-2:]), model, generator=generator, dtype=dtype).to(b)
     r = r.expand_as(b)
     if clip:
         r = torch.minimum(r, 1 - b)

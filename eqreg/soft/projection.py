@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import need_number, need_tensor, need_whole, wide
 from ..layers.grid import warn_of_strides
 from ..layers.plan import Fields, Selector
-from ..layers.reynolds import projected, reynolds, source_index
+from ..layers.reynolds import projected, reynolds, shrink_, source_index
 from ..layers.traced import weight_plan
 from ..layers.wrappers import unwrapped
-from ..symmetry.fields import FieldType
+from ..symmetry.fields import FieldType, need_field
 from ..symmetry.groups import Group
 
 
@@ -52,10 +53,9 @@ def project(
     Reference: Elesedy & Zaidi, Provably Strict Generalisation Benefit for Equivariant Models, ICML 2021.
     Taught in: notebooks/10.
     """
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        raise TypeError(
-            f"project: expected a floating point tensor, got {getattr(weight, 'dtype', type(weight).__name__)}"
-        )
+    need_field(out_field, out_field if in_field is None else in_field)
+    need_whole(groups, "project: groups", 0)
+    need_tensor(weight, "project: weight", floating=True)
     if in_field is not None and in_field.group != out_field.group:
         raise ValueError(
             f"project: the fields must belong to one group, got {in_field!r}, {out_field!r}"
@@ -140,9 +140,10 @@ def equivariant_init_(
     with torch.no_grad():
         for layer in plan.tied.values():
             for tensor, index in layer.tensors():
-                projected = reynolds(tensor, index)
+                whole = wide(tensor)
+                projected = reynolds(whole, index)
                 if tensor.ndim > 1 and bool(norm := projected.norm()):
-                    projected *= tensor.norm() / norm
+                    projected *= whole.norm() / norm
                 tensor.copy_(projected)
             layer.tie_statistics_()
     return model
@@ -206,6 +207,7 @@ class EquivarianceDecay:
     the affine parameters of normalisation layers. Strength 0 changes nothing, ``math.inf`` projects.
     Running statistics of BatchNorm are measured, not trained: they stay, but for ``math.inf``. Projecting random
     weights halves the signal in every layer, which may kill a network: use :func:`equivariant_init_` before.
+    What rounding takes from weights in half precision is kept here in float32, not in the state_dict.
 
     Args:
         model: any module, also wrapped by ``torch.compile`` or ``DistributedDataParallel``.
@@ -249,6 +251,7 @@ class EquivarianceDecay:
         self.model, self.group = model, group
         self.plan = weight_plan(model, group, layers, fields, in_fields, example)
         self._tied = self.plan.tied
+        self._rests: dict[tuple[str, int], Tensor | None] = {}
         if example is None:  # else the plan has warned of what breaks at the example's size
             warn_of_strides(unwrapped(model), stacklevel=3)
         self.strengths: dict[str, float] = {}
@@ -260,39 +263,35 @@ class EquivarianceDecay:
         Raises:
             ValueError: for a negative strength or NaN, or an unknown layer.
         """
-        if isinstance(strength, Mapping):
-            unknown = sorted(set(strength) - set(self._tied))
-            if unknown:
-                raise ValueError(
-                    f"strength: expected names among {sorted(self._tied)}, got {unknown[0]!r}"
-                )
-            new = {name: float(strength.get(name, 0.0)) for name in self._tied}
-        else:
-            new = dict.fromkeys(self._tied, float(strength))
-        for name, value in new.items():
-            if not value >= 0:
-                raise ValueError(f"strength must be at least 0, got {value} for layer {name!r}")
-        self.strengths = new
+        given = strength if isinstance(strength, Mapping) else dict.fromkeys(self._tied, strength)
+        if unknown := sorted(set(given) - set(self._tied)):
+            names = sorted(self._tied)
+            raise ValueError(f"strength: expected names among {names}, got {unknown[0]!r}")
+        self.strengths = {
+            n: need_number(given.get(n, 0.0), f"strength of layer {n!r}", 0, finite=False)
+            for n in self._tied
+        }
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Shrink once; call it after ``optimizer.step()``.
 
         Args:
-            lr: the optimizer's current learning rate, so that a schedule acts on both.
+            lr: the optimizer's current learning rate, so that a schedule acts on both; at 0 nothing moves.
 
         Raises:
-            ValueError: for a negative or infinite rate.
+            TypeError, ValueError: for what is no rate.
         """
-        if not 0 <= lr < math.inf:
-            raise ValueError(f"lr must be at least 0 and finite, got {lr}")
+        if need_number(lr, "lr", 0) == 0:
+            return
         for name, layer in self._tied.items():
             strength = self.strengths[name]
             share = 1.0 if math.isinf(strength) else -math.expm1(-strength * lr)
             if share == 0:
                 continue
-            for tensor, index in layer.tensors():
-                tensor.lerp_(reynolds(tensor, index), share)
+            for i, (tensor, index) in enumerate(layer.tensors()):
+                key = name, i
+                self._rests[key] = shrink_(tensor, index, share, self._rests.get(key))
             if share == 1:  # else the network would be equivariant in train mode alone
                 layer.tie_statistics_()
 

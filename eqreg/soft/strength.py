@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..layers.inputs import IMAGE_DIMS
+from ..checks import given, need_callable, need_number, need_tensor, outside_autocast, wide
+from ..layers.inputs import IMAGE_DIMS, checked_images
 from ..layers.reynolds import reynolds
 from ..symmetry.actions import quarter_turns, rotate
-from ..symmetry.groups import Group
+from ..symmetry.groups import Group, need_group
 from .projection import EquivarianceDecay
 
 _RESAMPLES = 1000
@@ -84,17 +85,32 @@ def suggest_strength(
 
     Taught in: notebooks/11.
     """
+    need_group(group)
+    if not isinstance(pilots, Sequence):
+        raise TypeError(
+            f"suggest_strength: expected a list of at least 2 pilots, got {given(pilots)}"
+        )
+    for f in pilots:
+        need_callable(f, "suggest_strength: a pilot")
     if len(pilots) < _PAIR:
         raise ValueError(f"suggest_strength: expected at least 2 pilots, got {len(pilots)}")
-    if not 0 < share <= 1:
-        raise ValueError(f"suggest_strength: share must lie in (0, 1], got {share}")
-    if trial is not None and not 0 < trial[1] < math.inf:
-        raise ValueError(
-            f"suggest_strength: the trial's strength must be positive and finite, got {trial[1]}"
-        )
-    if x.ndim != IMAGE_DIMS or len(x) == 0:
+    need_number(share, "suggest_strength: share", 0, 1, above=True)
+    if trial is not None:
+        if not isinstance(trial, tuple) or len(trial) != _PAIR:
+            raise TypeError(
+                f"suggest_strength: trial must be (network, strength), got {given(trial)}"
+            )
+        need_callable(trial[0], "suggest_strength: the trial's network")
+        need_number(trial[1], "suggest_strength: the trial's strength", 0, above=True)
+    need_tensor(x, "suggest_strength: x", floating=True)
+    if x.ndim != IMAGE_DIMS or 0 in x.shape:
         raise ValueError(
             f"suggest_strength: expected images (B, C, H, W), got shape {tuple(x.shape)}"
+        )
+    checked_images(x, pilots[0], group)
+    if group.order == 1:
+        raise ValueError(
+            f"suggest_strength: {group} holds the identity alone, so there is no asymmetry to measure; use C4"
         )
     if any(quarter_turns(g, group) is None for g in group.elements):
         raise ValueError(
@@ -167,11 +183,13 @@ class AgreementStrength:
         rate: float = 0.05,
         bounds: tuple[float, float] = (0.5, 2000.0),
     ) -> None:
-        if not 0 < kappa <= 1:
-            raise ValueError(f"kappa must lie in (0, 1], got {kappa}")
-        if not 0 < rate < math.inf:
-            raise ValueError(f"rate must be positive and finite, got {rate}")
-        low, high = bounds
+        if not isinstance(decay, EquivarianceDecay):
+            raise TypeError(f"decay must be an EquivarianceDecay, got {given(decay)}")
+        need_number(kappa, "kappa", 0, 1, above=True)
+        need_number(rate, "rate", 0, above=True)
+        if not isinstance(bounds, Sequence) or len(bounds) != _PAIR:
+            raise TypeError(f"bounds must be a pair (low, high), got {given(bounds)}")
+        low, high = (need_number(b, "each of bounds", finite=False) for b in bounds)
         if not 0 < low <= high < math.inf:
             raise ValueError(f"bounds must be 0 < low <= high < inf, got {bounds}")
         self.decay, self.kappa, self.rate, self.bounds = decay, kappa, rate, (low, high)
@@ -223,7 +241,8 @@ def _agreement(parts: list[tuple[Tensor, Tensor]], before: list[Tensor]) -> tupl
     """Cosines between the halves' gradients of a layer: of the symmetric and of the other part."""
     products = torch.zeros(2, 3, dtype=torch.float64)
     for (whole, index), first in zip(parts, before, strict=True):
-        halves = torch.stack([first, whole - first])
+        # Differences and sums of half precision would be mostly rounding.
+        halves = torch.stack([wide(first), wide(whole) - wide(first)])
         even = torch.stack([reynolds(half, index) for half in halves])
         for row, (a, b) in enumerate((even, halves - even)):
             products[row] += (
@@ -235,10 +254,25 @@ def _agreement(parts: list[tuple[Tensor, Tensor]], before: list[Tensor]) -> tupl
 
 def _asymmetry(f: Callable[[Tensor], Tensor], x: Tensor, group: Group) -> Tensor:
     """``f(g x) - g f(x)`` for all elements but the identity: (B, |G| - 1, C, H, W)."""
-    y = f(x)
-    return torch.stack(
-        [f(rotate(x, g, group)) - rotate(y, g, group) for g in group.elements[1:]], 1
-    )
+    # Copies: a network may write into its input, and give out the same memory at every call.
+    y = _image(f(x.clone()), x).clone()
+    turned = [_image(f(rotate(x, g, group)), x).clone() for g in group.elements[1:]]
+    with outside_autocast(x):
+        moved = [rotate(wide(y), g, group) for g in group.elements[1:]]
+        for z, m in zip(turned, moved, strict=True):
+            if z.shape != m.shape:
+                raise ValueError(
+                    f"suggest_strength: a network returned {tuple(y.shape)}, and {tuple(z.shape)} for turned images"
+                )
+        return torch.stack([wide(z) - m for z, m in zip(turned, moved, strict=True)], 1)
+
+
+def _image(y: object, x: Tensor) -> Tensor:
+    if not isinstance(y, Tensor) or y.ndim != IMAGE_DIMS or len(y) != len(x):
+        raise ValueError(
+            f"suggest_strength: expected networks that return images (B, C, H, W) with B = {len(x)}, got {given(y)}"
+        )
+    return y
 
 
 def _factor(own: Tensor, common: Tensor, share: float) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..symmetry.fields import FieldType
+from ..checks import given, outside_autocast
+from ..symmetry.fields import FieldType, need_field
 from ..symmetry.groups import Element
 
 
@@ -96,9 +97,10 @@ class StrictConv2d(nn.Module, ABC):
 
     def to_plain(self) -> nn.Conv2d:
         """The same map as an ordinary ``nn.Conv2d``, at the cost of one."""
-        return plain_conv(
-            self.expanded_weight(), self.expanded_bias(), self.stride, self.padding
-        ).train(self.training)
+        first = self.blocks[0]
+        with outside_autocast(first):  # its products would be in half precision
+            weight, bias = self.expanded_weight(), self.expanded_bias()
+        return plain_conv(weight, bias, self.stride, self.padding).train(self.training)
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
@@ -128,6 +130,13 @@ def check_arguments(
     in_field: FieldType, out_field: FieldType, kernel_size: int, stride: int, padding: int | None
 ) -> None:
     """Reject fields of two groups and sizes out of range."""
+    need_field(in_field)
+    need_field(out_field)
+    for size in (kernel_size, stride, 0 if padding is None else padding):
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(
+                f"kernel_size, stride and padding must be whole numbers, got {given(size)}"
+            )
     if out_field.group != in_field.group:
         raise ValueError(f"fields of one group expected, got {in_field!r} and {out_field!r}")
     if kernel_size < 1 or stride < 1 or (padding is not None and padding < 0):
@@ -139,6 +148,8 @@ def check_arguments(
 
 def check_input(x: Tensor, field: FieldType) -> None:
     """Reject what is no batch of features of type ``field``."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{field!r} needs a tensor (B, {field.channels}, H, W), got {given(x)}")
     if x.ndim != 4 or x.shape[1] != field.channels:
         raise ValueError(f"{field!r} needs input (B, {field.channels}, H, W), got {tuple(x.shape)}")
 

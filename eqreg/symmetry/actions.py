@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import given, need_number, need_sizes, outside_autocast, wide
 from .fields import FieldType
-from .groups import C4, Element, Group
+from .groups import C4, Element, Group, need_group
 
 _MIN_IMAGE_DIMS = 2
 _QUARTERS = 4
@@ -48,7 +49,8 @@ def rotate(x: Tensor, g: Element | int, group: Group = C4) -> Tensor:
     Taught in: notebooks/01.
     """
     if not isinstance(x, Tensor):
-        raise TypeError(f"expected images as a tensor (..., H, W), got {type(x).__name__}")
+        raise TypeError(f"expected images as a tensor (..., H, W), got {given(x)}")
+    need_group(group)
     if x.ndim < _MIN_IMAGE_DIMS:
         raise ValueError(f"expected images (..., H, W), got shape {tuple(x.shape)}")
     g = group.element(g)
@@ -61,13 +63,19 @@ def rotate(x: Tensor, g: Element | int, group: Group = C4) -> Tensor:
         raise TypeError(
             f"rotating by {group.angle(g):g} degrees interpolates and needs floating point images, got {x.dtype}"
         )
+    if x.numel() == 0:
+        return x.clone()
     h, w = x.shape[-2:]
-    grid = _source_grid(h, w, group.angle(g), x.device, x.dtype)
+    # In half precision the coordinates of a 512 x 512 image would be off by a quarter of a pixel.
+    flat = wide(x).reshape(1, -1, h, w)
+    grid = _source_grid(h, w, group.angle(g), x.device, flat.dtype)
     # grid_sample reads coordinates in [-1, 1] between the centres of the outer pixels.
-    scale = torch.tensor([max(w - 1, 1), max(h - 1, 1)], device=x.device, dtype=x.dtype)
-    flat = x.reshape(1, -1, h, w)
-    out = F.grid_sample(flat, (2 * grid / scale)[None], padding_mode="zeros", align_corners=True)
-    return out.reshape(x.shape)
+    scale = torch.tensor([max(w - 1, 1), max(h - 1, 1)], device=x.device, dtype=flat.dtype)
+    with outside_autocast(x):
+        out = F.grid_sample(
+            flat, (2 * grid / scale)[None], padding_mode="zeros", align_corners=True
+        )
+    return out.reshape(x.shape).to(x.dtype)
 
 
 def valid_mask(
@@ -84,16 +92,27 @@ def valid_mask(
         size: height and width of the image, in pixels.
         g: element of ``group``.
         group: the group that ``g`` is taken from.
-        margin: further pixels to drop along the source image's border, for example half a receptive field.
+        margin: further pixels to drop along the source image's border, for example half a receptive field;
+            at least 0.
         device: device of the mask.
 
     Returns:
-        A bool tensor ``(H, W)``, all true for multiples of 90 degrees at margin 0.
+        A bool tensor of the turned image's size: ``(W, H)`` after an odd number of quarter turns, else
+        ``(H, W)``. All true for multiples of 90 degrees at margin 0.
+
+    Raises:
+        TypeError, ValueError: for a size that is not two positive whole numbers, or a negative margin.
     """
-    h, w = size
+    h, w = need_sizes(size, "size", "H, W")
+    need_group(group)
+    need_number(margin, "margin", 0)
+    odd = bool((quarter_turns(g, group) or 0) % 2)
+    if odd:
+        h, w = w, h
     grid = _source_grid(h, w, group.angle(g), torch.device(device or "cpu"), torch.float64)
     # A rounding error must not drop border pixels of exact rotations.
-    reach = torch.tensor([w - 1, h - 1], device=grid.device, dtype=grid.dtype) / 2 - margin + 1e-9
+    source = [h - 1, w - 1] if odd else [w - 1, h - 1]
+    reach = torch.tensor(source, device=grid.device, dtype=grid.dtype) / 2 - margin + 1e-9
     return (grid.abs() <= reach).all(-1)
 
 
@@ -115,6 +134,10 @@ def permute_channels(z: Tensor, g: Element | int, field: FieldType) -> Tensor:
 
     Taught in: notebooks/01.
     """
+    if not isinstance(field, FieldType):
+        raise TypeError(f'field must be a FieldType such as C4.field("8r"), got {given(field)}')
+    if not isinstance(z, Tensor):
+        raise TypeError(f"expected features as a tensor (..., C, H, W), got {given(z)}")
     if z.ndim <= _MIN_IMAGE_DIMS or z.shape[-3] != field.channels:
         raise ValueError(
             f"{field!r} needs features (..., {field.channels}, H, W), got shape {tuple(z.shape)}"

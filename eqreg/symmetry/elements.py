@@ -115,6 +115,18 @@ class Group:
         return _permutation(self, self.element(g))
 
 
+def need_group(group: object) -> None:
+    """Refuse what is not a group.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(group, Group):
+        raise TypeError(
+            f"group must be a Group such as C4 (from eqreg import C4), got {repr(group):.60}"
+        )
+
+
 @lru_cache(maxsize=1024)
 def _permutation(group: Group, g: Element) -> tuple[int, ...]:
     return tuple(group.index(group.compose(g, h)) for h in group.elements)

@@ -84,6 +84,17 @@ class FieldType:
         return f'{self.group}.field("{self.spec}")'
 
 
+def need_field(*fields: object) -> None:
+    """Refuse what is not a field type.
+
+    Raises:
+        TypeError: it is none.
+    """
+    for field in fields:
+        if not isinstance(field, FieldType):
+            raise TypeError(f'expected a FieldType such as C4.field("8r"), got {repr(field):.60}')
+
+
 @lru_cache(maxsize=1024)
 def _permutation(field: FieldType, g: Element) -> tuple[int, ...]:
     moved: list[int] = []

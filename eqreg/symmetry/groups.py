@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .elements import Element, Group
+from .elements import Element, Group, need_group
 from .fields import FieldType
 
-__all__ = ["C1", "C2", "C4", "C8", "D4", "CyclicGroup", "DihedralGroup", "Element", "Group"]
+__all__ = [
+    "C1", "C2", "C4", "C8", "D4", "CyclicGroup", "DihedralGroup", "Element", "Group", "need_group",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)

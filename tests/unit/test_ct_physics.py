@@ -204,7 +204,7 @@ def test_photons_have_the_mean_and_spread_of_poisson():
 def test_a_cell_that_counts_nothing_counts_one():
     dark = measure(torch.tensor([200.0]), 1e4)
     assert float(dark) == pytest.approx(math.log(1e4))
-    with pytest.raises(ValueError, match="photons > 0 and scatter >= 0, got 0 and 1"):
+    with pytest.raises(ValueError, match="photons must lie in .0, 1e.15., got 0"):
         measure(torch.zeros(1), 0, 1)
 
 
@@ -396,7 +396,7 @@ def test_current_and_electronics_make_noise(scanner, patient):
     assert float(weak.std() / usual.std()) == pytest.approx(2, rel=0.15)
     # 100 from the photons, 300 from the electronics.
     assert float(noise(electronic=300.0).std()) == pytest.approx(0.0316, rel=0.15)
-    with pytest.raises(ValueError, match="expected electronic >= 0, got -1"):
+    with pytest.raises(ValueError, match="electronic must lie in .*, got -1"):
         measure(torch.ones(3), 100.0, electronic=-1.0)
 
 
@@ -447,7 +447,7 @@ def test_the_preset_and_its_errors():
     for setting, message in (
         ({"metal": "wood"}, "metal must be one of .* got 'wood'"),
         ({"edge": 2}, "edge must be a positive odd number, got 2"),
-        ({"photons": 0.0}, r"photons must be finite, in \[1, inf\], got 0.0"),
+        ({"photons": 0.0}, r"photons must be finite, in \[1, 1e\+15\], got 0.0"),
         ({"edge_share": 2.0}, r"edge_share must be finite, in \[0, 1\], got 2.0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -57,8 +57,8 @@ def test_masks_are_seeded():
         ((1, 0, 4), {}, "three positive integers"),
         ((1, 4, 4), {"keep": 0.0}, r"keep must lie in \(0, 1\], got 0.0"),
         ((1, 4, 4), {"keep": 1.2}, "got 1.2"),
-        ((1, 4, 4), {"hole": 0}, "one or two positive integers, got 0"),
-        ((1, 4, 4), {"hole": (1, 2, 3)}, "one or two positive integers"),
+        ((1, 4, 4), {"hole": 0}, "two positive integers .height, width., got .0, 0."),
+        ((1, 4, 4), {"hole": (1, 2, 3)}, "two positive integers .height, width., got"),
     ],
 )
 def test_bad_masks(shape, options, message):

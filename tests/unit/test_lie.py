@@ -218,7 +218,7 @@ def test_no_gradient_and_no_trace_on_the_model():
         (nn.Identity(), torch.zeros(1, 1, 8, 8), {"about": "left"}, ValueError, "got 'left'"),
         (nn.Identity(), torch.zeros(1, 1, 8, 9), {"margin": 4}, ValueError, r"\[0, 3\] for 8 x 9 .* got 4"),
         (nn.Identity(), torch.zeros(1, 1, 8, 8), {"margin": -1}, ValueError, "got -1"),
-        (nn.Flatten(2), torch.zeros(1, 1, 8, 8), {}, ValueError, r"got shape \(1, 1, 64\)"),
+        (nn.Flatten(2), torch.zeros(1, 1, 8, 8), {}, ValueError, r"of shape \(1, 1, 64\)"),
         (lambda x: x[:1], torch.zeros(2, 1, 8, 8), {}, ValueError, "B = 2"),
         (nn.AvgPool2d(2), torch.zeros(1, 1, 8, 8), {"about": "pixel"}, ValueError, 'use about="center"'),
         (nn.Flatten(), torch.zeros(1, 1, 8, 8), {"about": "pixel"}, ValueError, 'use about="center"'),

@@ -155,7 +155,11 @@ def test_a_turned_pair_inside_the_mask_agrees_with_scikit_image():
             ValueError,
             "the mask leaves no pixel of image 1",
         ),
-        (lambda: psnr(A, A, data_range=0), ValueError, "data_range must be positive, got 0"),
+        (
+            lambda: psnr(A, A, data_range=0),
+            ValueError,
+            "data_range must be positive and finite, got 0",
+        ),
         (lambda: psnr(A[:, :1], A[:, :1], channel="y"), ValueError, "luma needs RGB images"),
         (
             lambda: equivariance_error(lambda x: x, A[..., :32], C4, field_in=C8.field("3t")),

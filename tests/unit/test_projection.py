@@ -148,7 +148,7 @@ def test_groups_that_keep_the_fields_apart_or_single(groups, shape):
     ("weight", "fields", "options", "error", "message"),
     [
         (torch.ones(1, 1, 3, 3).long(), ("1t", "1t"), {}, TypeError, "floating.*got torch.int64"),
-        ([1.0], ("1t", "1t"), {}, TypeError, "expected a floating point tensor, got list"),
+        ([1.0], ("1t", "1t"), {}, TypeError, "weight must be a tensor, got list"),
         (torch.ones(4, 2, 3, 3), ("1t", "1r"), {}, ValueError,
          r"1t -> 1r with groups=1 needs a weight \(4, 1\[, K, K\]\), got shape \(4, 2, 3, 3\)"),
         (torch.ones(3), (None, "1r"), {}, ValueError, r"needs a weight \(4\), got shape \(3,\)"),
@@ -279,10 +279,10 @@ def test_a_module_that_is_used_twice_is_one_layer():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"strength": -1}, ValueError, "strength must be at least 0, got -1.0 for layer '0'"),
-        ({"strength": math.nan}, ValueError, "strength must be at least 0, got nan"),
+        ({"strength": -1}, ValueError, "strength of layer '0' must be at least 0, got -1"),
+        ({"strength": math.nan}, ValueError, "must be at least 0, got nan"),
         ({"strength": {"q": 1}}, ValueError, r"expected names among \['0', '2', '4'\], got 'q'"),
-        ({"strength": {"2": -1}}, ValueError, "got -1.0 for layer '2'"),
+        ({"strength": {"2": -1}}, ValueError, "strength of layer '2' must be at least 0, got -1"),
         ({"layers": "convolution"}, ValueError, "layers: no layer .* 'convolution'"),
         ({"layers": nn.Linear}, ValueError, "layers=Linear: the model has no such module"),
         ({"layers": "1"}, ValueError, "layer '1' cannot be compared: it does not say"),

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from ...checks import given, need_number, need_same_device, need_tensor, wide
 from ...measure.quality import ssim
 from .units import MU_WATER
 
@@ -37,7 +38,8 @@ def display(mu: Tensor, metal: Tensor) -> Tensor:
         ValueError: the shapes do not fit.
     """
     metal = _fitting(metal, mu)
-    return torch.round(mu.clamp(0, WINDOW) / WINDOW * _PEAK) * ~metal
+    # where, not a product: inside the metal the values may be NaN.
+    return torch.where(metal, 0, torch.round(wide(mu).clamp(0, WINDOW) / WINDOW * _PEAK))
 
 
 def mar_psnr(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ def rmse_hu(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     if not pixels.all():
         raise ValueError("rmse_hu: an image is all metal, so no pixel is left to compare")
     squares = ((mu - _truth(truth, mu)).double() * (1000 / MU_WATER)).square()
-    return ((squares * outside).sum((-2, -1)) / pixels).sqrt()
+    return (torch.where(outside, squares, 0).sum((-2, -1)) / pixels).sqrt()
 
 
 def size_group(area: int) -> int:
@@ -85,7 +87,7 @@ def size_group(area: int) -> int:
     >>> [size_group(a) for a in (2061, 890, 881, 451, 254, 124, 118, 112, 53, 35)]
     [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     """
-    if area < 1:
+    if need_number(area, "size_group: area") < 1:
         raise ValueError(f"size_group: expected a positive area, got {area}")
     return next(i for i, smallest in enumerate(SIZE_GROUPS) if area >= smallest)
 
@@ -107,12 +109,20 @@ def by_size(values: Iterable[float], areas: Iterable[int]) -> dict[int, float]:
 
 
 def _fitting(metal: Tensor, mu: Tensor) -> Tensor:
-    if metal.dtype != torch.bool:
-        raise TypeError(f"expected a bool mask of the metal, got {metal.dtype}")
+    need_tensor(mu, "mu", floating=True)
+    if mu.ndim < 2 or 0 in mu.shape:
+        raise ValueError(f"expected images (..., H, W), got {given(mu)}")
+    if not isinstance(metal, Tensor) or metal.dtype != torch.bool:
+        got = metal.dtype if isinstance(metal, Tensor) else given(metal)
+        raise TypeError(f"expected a bool mask of the metal, got {got}")
+    need_same_device((mu, metal), "mu and metal")
     return _expanded(metal, mu, "a mask")
 
 
 def _truth(truth: Tensor, mu: Tensor) -> Tensor:
+    need_tensor(mu, "mu", floating=True)
+    need_tensor(truth, "truth", floating=True)
+    need_same_device((mu, truth), "mu and truth")
     return _expanded(truth, mu, "a true image")
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import need_number, need_tensor
+from .protocol import MOST_PHOTONS
 from .spectra import Array, Beam
 from .units import mu_to_hu
 
@@ -38,6 +40,9 @@ def decompose(mu: Tensor, *, water_hu: float = 100.0, bone_hu: float = 1500.0) -
     Raises:
         ValueError: the thresholds do not increase.
     """
+    need_tensor(mu, "decompose: mu", floating=True)
+    need_number(water_hu, "decompose: water_hu")
+    need_number(bone_hu, "decompose: bone_hu")
     if not water_hu < bone_hu:
         raise ValueError(f"decompose: expected water_hu < bone_hu, got {water_hu} and {bone_hu}")
     share = ((mu_to_hu(mu) - water_hu) / (bone_hu - water_hu)).clamp(0, 1)
@@ -94,16 +99,21 @@ def measure(
         generator: source of the randomness, on the device of ``p``.
 
     Raises:
-        ValueError: ``photons`` is not positive, or ``scatter`` or ``electronic`` negative.
+        TypeError: ``p`` is not floating point, or a number is none.
+        ValueError: ``photons`` is not in (0, 1e15], beyond which counts are no longer whole numbers, ``scatter``
+            or ``electronic`` is negative or larger, or ``p`` is NaN or so negative that more would arrive.
     """
-    if not photons > 0 or not scatter >= 0:
-        raise ValueError(
-            f"measure: expected photons > 0 and scatter >= 0, got {photons} and {scatter}"
-        )
-    if not electronic >= 0:
-        raise ValueError(f"measure: expected electronic >= 0, got {electronic}")
+    need_tensor(p, "measure: p", floating=True)
+    need_number(photons, "measure: photons", 0, MOST_PHOTONS, above=True)
+    need_number(scatter, "measure: scatter", 0, MOST_PHOTONS)
+    need_number(electronic, "measure: electronic", 0, MOST_PHOTONS)
     # float32 cannot hold every whole number up to 2e7.
     expected = torch.round(photons * torch.exp(-p.double())) + scatter
+    if expected.numel() and not bool((expected <= 2 * MOST_PHOTONS).all()):
+        raise ValueError(
+            "measure: expected line integrals that are not NaN and let at most 1e15 photons arrive, got "
+            f"{int(p.isnan().sum())} NaN and a smallest one of {float(p.min()):g}"
+        )
     counts = torch.poisson(expected, generator=generator)
     if electronic:
         extra = torch.randn(counts.shape, generator=generator, dtype=counts.dtype, device=p.device)

@@ -9,6 +9,8 @@ from .materials import MATERIALS
 
 # Cells whose neighbour is outside the trace see metal in a part of their width only.
 _EDGE = 3
+# Counts above 2^53 are no whole numbers, and torch.poisson turns negative above 2^63.
+MOST_PHOTONS = 1e15
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Protocol:
         if self.edge < 1 or self.edge % 2 == 0:
             raise ValueError(f"Protocol: edge must be a positive odd number, got {self.edge}")
         for name, low, high in (
-            ("photons", 1.0, math.inf),
+            ("photons", 1.0, MOST_PHOTONS),
             ("scatter", 0.0, math.inf),
             ("electronic", 0.0, math.inf),
             ("current", 1e-6, math.inf),

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...checks import given, need_same_device, need_tensor
 from .units import MU_WATER, mu_to_hu
 
 # NMAR's prior image: below the first number everything is air, above the second bone, HU.
@@ -77,6 +78,9 @@ def nmar(y: Tensor, trace: Tensor, prior: Tensor) -> Tensor:
     Medical Physics 37(10), 2010.
     """
     trace = _checked(y, trace, "nmar")
+    need_tensor(prior, "nmar: prior", floating=True)
+    if prior.ndim < 2 or 0 in prior.shape:
+        raise ValueError(f"nmar: expected sinograms (..., views, bins), got a prior {given(prior)}")
     if not (torch.isfinite(prior) & (prior >= 0)).all():
         raise ValueError("nmar: expected a finite prior that is not negative")
     # Rays through air have no prior: there the quotient would be noise over nothing.
@@ -99,10 +103,14 @@ def prior_image(mu: Tensor, metal: Tensor | None = None) -> Tensor:
     Raises:
         TypeError, ValueError: ``metal`` is not bool, or does not fit ``mu``.
     """
+    need_tensor(mu, "prior_image: mu", floating=True)
+    if mu.ndim < 2 or 0 in mu.shape:
+        raise ValueError(f"prior_image: expected images (..., H, W), got {given(mu)}")
     smooth = _gaussian(mu, _SMOOTHING)
     if metal is not None:
-        if metal.dtype != torch.bool:
-            raise TypeError(f"prior_image: expected a bool mask of the metal, got {metal.dtype}")
+        if not isinstance(metal, Tensor) or metal.dtype != torch.bool:
+            got = metal.dtype if isinstance(metal, Tensor) else given(metal)
+            raise TypeError(f"prior_image: expected a bool mask of the metal, got {got}")
         smooth = torch.where(
             _expanded(metal, mu, "prior_image: a mask", "images"), MU_WATER, smooth
         )
@@ -135,8 +143,13 @@ def nmar_image(
 
 
 def _checked(y: Tensor, trace: Tensor, name: str) -> Tensor:
-    if trace.dtype != torch.bool:
-        raise TypeError(f"{name}: expected a bool trace, got {trace.dtype}; compare it with 0")
+    need_tensor(y, f"{name}: y", floating=True)
+    if y.ndim < 2 or 0 in y.shape:
+        raise ValueError(f"{name}: expected sinograms (..., views, bins), got {given(y)}")
+    if not isinstance(trace, Tensor) or trace.dtype != torch.bool:
+        got = trace.dtype if isinstance(trace, Tensor) else given(trace)
+        raise TypeError(f"{name}: expected a bool trace, got {got}; compare it with 0")
+    need_same_device((y, trace), f"{name}: y and trace")
     trace = _expanded(trace, y, f"{name}: a trace", "sinograms")
     full = trace.all(-1)
     if full.any():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...checks import need_tensor, wide
+
 # 1/cm, at the effective energy of a 120 kVp tube; the scale on which the published images are given.
 MU_WATER = 0.192
 _AIR = -1000.0
@@ -14,14 +16,16 @@ def hu_to_mu(hu: Tensor) -> Tensor:
     """Attenuation in 1/cm of CT numbers in HU: ``0.192 (1 + HU/1000)``.
 
     Args:
-        hu: any shape, at least -1000.
+        hu: any shape, integer or floating, at least -1000; half precision and integers become float32.
 
     Raises:
+        TypeError: not a tensor of real numbers.
         ValueError: NaN, infinite, or below -1000 HU, where attenuation would be negative.
 
     >>> hu_to_mu(torch.tensor([-1000.0, 0.0, 1500.0]))
     tensor([0.0000, 0.1920, 0.4800])
     """
+    hu = _real(hu, "hu_to_mu")
     bad = int((~torch.isfinite(hu)).sum())
     if bad:
         raise ValueError(f"hu_to_mu: expected finite CT numbers, got {bad} pixels with NaN or Inf")
@@ -34,8 +38,19 @@ def hu_to_mu(hu: Tensor) -> Tensor:
 
 
 def mu_to_hu(mu: Tensor) -> Tensor:
-    """CT numbers in HU of attenuation in 1/cm."""
-    return (mu / MU_WATER - 1) * 1000
+    """CT numbers in HU of attenuation in 1/cm; half precision becomes float32.
+
+    Raises:
+        TypeError: not a tensor of real numbers.
+    """
+    return (_real(mu, "mu_to_hu") / MU_WATER - 1) * 1000
+
+
+def _real(t: Tensor, name: str) -> Tensor:
+    need_tensor(t, name)
+    if t.is_complex() or t.dtype == torch.bool:
+        raise TypeError(f"{name}: expected real numbers, got {t.dtype}")
+    return wide(t)
 
 
 def check_attenuation(mu: Tensor, name: str) -> None:
