@@ -32,7 +32,7 @@ CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup fresh book serve test lint types unit notebooks browser colab-check zoo bench artifacts gpu sync lock wheel clean
+.PHONY: help setup fresh book serve test lint types unit notebooks browser colab-check zoo bench artifacts gpu sync lock repository wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ gpu: setup ## what GPU.md lists as pending; MINUTES=9 stops in time, JOBS=6 shar
 sync: setup ## rewrite badges, links and versions from _config.yml and pyproject.toml
 	$(BIN)/python book/scripts/sync.py
 	$(BIN)/python book/scripts/env.py conda
+
+repository: setup ## URL=https://github.com/you/eqreg: the project has this address; turns on buttons, links, pip lines
+	$(BIN)/python book/scripts/sync.py --set "$(URL)"
 
 lock: ## resolve the pins of pyproject.toml anew into requirements.lock
 	$(PYTHON) book/scripts/env.py lock

@@ -1,5 +1,7 @@
 """Every page of the built book, in a browser that may talk to nobody but us."""
 
+import json
+import re
 from pathlib import Path
 
 import page_checks as checks
@@ -77,17 +79,33 @@ def test_text_is_readable(seen, scheme):
 
 
 def test_colab_buttons_lead_to_the_notebook(seen):
+    """Twice, the badge and the theme's rocket; never while the repository has no address."""
     page = seen.page.url.removeprefix(seen.site + "/")
-    if not page.startswith("notebooks/"):  # no code cells, no button
-        assert seen.page.locator("a[href*='colab.research.google.com/github']").count() == 0
+    buttons = seen.page.locator("a[href*='colab.research.google.com/github']")
+    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    if not page.startswith("notebooks/") or "/OWNER/" in url:  # no code cells, or nowhere to lead
+        assert buttons.count() == 0
+        assert "github.com/OWNER" not in seen.page.content()
         return
-    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
     notebook = page.replace(".html", ".ipynb")
-    path = repository["url"].removeprefix("https://github.com/")
-    link = f"https://colab.research.google.com/github/{path}/blob/{repository['branch']}/{notebook}"
+    path = url.removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{path}/blob/colab/{notebook}"
     assert (ROOT / notebook).is_file()
-    # twice: the badge below the title, and the rocket menu of the theme
     assert seen.page.locator(f"a[href='{link}']").count() == 2
+
+
+def test_downloaded_notebook_says_what_the_page_says(seen):
+    """Theorems have the page's numbers, and nothing is left that only the book's builder knows."""
+    page = seen.page.url.removeprefix(seen.site + "/")
+    if not page.startswith("notebooks/"):
+        return
+    cells = json.loads((HTML / "_sources" / page.replace(".html", ".ipynb")).read_text())["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    shown = seen.page.locator(".caption-number").all_inner_texts()
+    assert re.findall(r"^\*\*((?:Theorem|Lemma|Definition|Proposition) \d+)", text, re.M) == [
+        number.strip() for number in shown
+    ]
+    assert not re.search(r"^:::|\{[a-z:]+\}`", text, re.M)
 
 
 def test_front_page_leads_to_the_introduction(site, browser):

@@ -46,7 +46,8 @@ def fold_name(cell: nodes.container) -> str:
     kind = "Set-up" if "tag_setup" in cell["classes"] else "Code"
     if output is not None:
         kind = "Code of this figure" if has_figure(output) else "Code of this result"
-    return f"{kind}, {len(code.splitlines())} lines"
+    lines = len(code.splitlines())
+    return f"{kind}, {lines} line{'s' * (lines > 1)}"
 
 
 def show_first_figure(document: nodes.document) -> None:

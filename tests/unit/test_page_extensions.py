@@ -1,0 +1,148 @@
+"""book/scripts/ext: what becomes of a chapter on its page and in Colab."""
+
+import json
+import re
+import sys
+from html import unescape
+from pathlib import Path
+
+import pytest
+from docutils import nodes
+
+pytest.importorskip("sphinx_proof")
+from sphinx.testing.util import SphinxTestApp
+
+ROOT = Path(__file__).resolve().parents[2]
+EXTENSIONS = str(ROOT / "book" / "scripts" / "ext")
+sys.path.insert(0, EXTENSIONS)
+import plain_text  # noqa: E402
+
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+HEAD = """# 1. Title
+
+> Why?
+
+[![Open in Colab](b.svg)](https://colab.research.google.com/github/OWNER/eqreg/blob/main/notebooks/x.ipynb) · CPU: 1 s
+"""
+SET_UP = """import sys
+
+if "google.colab" in sys.modules:
+    %pip install --quiet "eqreg[tasks] @ git+https://github.com/OWNER/eqreg@main"
+"""
+
+
+def cell(kind, source, number, tags=(), output=None):
+    made = {
+        "cell_type": kind,
+        "id": f"c{number}",
+        "metadata": {"tags": list(tags)},
+        "source": source,
+    }
+    if kind == "code":
+        data = {"text/html": output, "text/plain": "x"}
+        shown = {"output_type": "display_data", "data": data, "metadata": {}}
+        made.update(outputs=[shown] if output else [], execution_count=1)
+    return made
+
+
+@pytest.fixture(params=["OWNER", "ada"])
+def page(request, tmp_path):
+    """The resolved page of a small chapter, and whether the repository has an address."""
+    figure = "<figure class='eqreg'><img alt='a' src='data:,'></figure>"
+    cells = [
+        cell("markdown", HEAD.replace("OWNER", request.param), 0),
+        cell("markdown", "## Setup", 1),
+        cell("code", SET_UP.replace("OWNER", request.param), 2, ["setup"]),
+        cell("markdown", "## See it\n\nLook.", 3),
+        cell("code", "x = 1", 4),
+        cell("code", "draw(x)", 5, output=figure),
+        cell("markdown", "## Exercises", 6),
+        cell("code", "# @title Solution 1\nassert True", 7, ["hide-cell", "solution"]),
+        cell("code", "plot()", 8, ["hide-input"], output=figure),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": kernel, "cells": cells}
+    (tmp_path / "index.ipynb").write_text(json.dumps(notebook))
+    (tmp_path / "b.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (tmp_path / "conf.py").write_text(f"""
+extensions = ["myst_nb", "address", "reading"]
+nb_execution_mode = "off"
+html_theme = "sphinx_book_theme"
+html_theme_options = {{
+    "repository_url": "https://github.com/{request.param}/eqreg",
+    "use_repository_button": True,
+    "launch_buttons": {{"colab_url": "https://colab.research.google.com"}},
+}}
+""")
+    app = SphinxTestApp("html", srcdir=tmp_path)
+    app.build()
+    yield app.env.get_and_resolve_doctree("index", app.builder), request.param == "ada", app
+    app.cleanup()
+
+
+def test_a_chapter_shows_its_figure_first_and_names_its_folds(page):
+    document, _, app = page
+    html = (Path(app.outdir) / "index.html").read_text()
+    places = [html.index(f"<{mark}") for mark in ("blockquote", "figure", "details")]
+    assert places == sorted(places)
+    names = [part.partition("</summary>")[0] for part in html.split("<summary>")[1:]]
+    assert names == [
+        "Set-up, 4 lines",
+        "Code, 1 line",
+        "Code of this figure, 1 line",
+        "Solution 1",
+        "Code of this figure, 1 line",
+    ]
+    assert len(list(document.findall(nodes.block_quote))) == 1
+
+
+def without_tags(html):
+    return unescape(re.sub("<[^>]+>", "", html))
+
+
+def test_nothing_leads_to_a_repository_that_has_no_address(page):
+    _, published, app = page
+    html = (Path(app.outdir) / "index.html").read_text()
+    colab = "colab.research.google.com/github/ada/eqreg/blob/colab/"
+    assert html.count(colab) == (2 if published else 0)
+    assert ("git+https://github.com/ada/eqreg" in html) == published
+    assert "OWNER" not in html
+    assert "CPU: 1 s" in html
+    assert ("pass  # the library's address" in without_tags(html)) != published
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return plain_text.collect(CHAPTERS, ROOT / "book" / "references.bib")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_colab_gets_text_that_it_can_show(path, facts):
+    """Only markers change: what a directive or role held is still there, code is untouched."""
+    before = json.loads(path.read_text(encoding="utf8"))["cells"]
+    after = json.loads(plain_text.convert(path, facts))["cells"]
+    for old, new in zip(before, after, strict=True):
+        old_text, new_text = "".join(old["source"]), "".join(new["source"])
+        if old["cell_type"] == "code" or ("{" not in old_text and ":::" not in old_text):
+            assert new_text == old_text
+        else:
+            assert ":::" not in new_text
+            bodies = [match[4].strip() for match in plain_text.STATEMENT.finditer(old_text + "\n")]
+            assert all(body.split("{")[0][:40] in new_text for body in bodies)
+
+
+def test_statements_citations_and_references_are_written_out():
+    facts = plain_text.Facts(
+        {"a.ipynb": ["Theorem 7"]},
+        {"law": ("a.ipynb", "Theorem 7"), "far": ("b.ipynb", "Lemma 1")},
+        {"bai": ("Bai et al.", "2025", "https://arxiv.org/abs/1"), "icru": ("ICRU", "1989", "")},
+    )
+    text = (
+        ":::{prf:theorem} It turns\n:label: law\n\nAlways.\n:::\n\n:::{prf:proof}\n$$x$$\n:::\n"
+        "See {prf:ref}`law`, {prf:ref}`far`, {cite:p}`bai,icru`, {cite:t}`bai`, {term}`fields <field>`."
+    )
+    assert plain_text.plain(text, "a.ipynb", facts, iter(facts.numbers["a.ipynb"])) == (
+        "**Theorem 7 (It turns).** Always.\n\n*Proof.*\n\n$$x$$\n"
+        "See Theorem 7, [Lemma 1](b.ipynb), ([Bai et al., 2025](https://arxiv.org/abs/1); "
+        "ICRU, 1989), Bai et al. ([2025](https://arxiv.org/abs/1)), fields."
+    )
