@@ -32,7 +32,7 @@ CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup fresh book serve test lint types unit notebooks browser colab-check zoo bench artifacts gpu sync lock repository wheel clean
+.PHONY: help setup fresh book serve test lint types unit notebooks browser colab-check zoo bench artifacts gpu sync lock repository npm wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,11 +52,18 @@ $(READY):
 	$(BIN)/python book/scripts/env.py check
 	@touch $@
 
+# What pages and their tests take from npm. Without it the book has no live networks, and says so.
+npm:
+	@if ! command -v npm >/dev/null; then echo "npm is not here: pages get no live networks, axe-core does not run"; \
+	elif cmp -s book/web/package-lock.json book/web/node_modules/.lock; then :; \
+	elif npm ci --prefix book/web --no-audit --no-fund --silent; then cp book/web/package-lock.json book/web/node_modules/.lock; \
+	else echo "npm could not fetch the packages: pages get no live networks, axe-core does not run"; fi
+
 # Executed cells are cached by their own text: new code, new cache.
 fresh: setup
 	@test -e _build/.code-$(CODE_HASH) || { rm -rf _build; mkdir _build; touch _build/.code-$(CODE_HASH); }
 
-book: fresh ## execute the notebooks, build the pages, print where they are
+book: npm fresh ## execute the notebooks, build the pages, print where they are
 	@echo "== book ($(EQREG_MODE)) =="
 	@# A warning is reported only when its page is read: after a failed build, read all pages again.
 	@test -e _build/.finished || rm -rf _build/.doctrees

@@ -1,0 +1,15 @@
+// What the theme's markup leaves out for readers who listen or use the keyboard.
+function reachable() {
+  // Code and output that scroll sideways can be reached by the tab key, others need not.
+  for (const pre of document.querySelectorAll('main pre'))
+    pre.tabIndex = pre.scrollWidth > pre.clientWidth ? 0 : -1;
+}
+document.addEventListener('DOMContentLoaded', () => {
+  // The button's own words, "Search Ctrl+K", are its name; entries of the bibliography are no list items.
+  document.querySelectorAll('.search-button-field').forEach(b => b.removeAttribute('aria-label'));
+  document.querySelectorAll('.citation-list').forEach(list => list.removeAttribute('role'));
+  reachable();
+  addEventListener('load', () => setTimeout(reachable));
+  addEventListener('resize', reachable);
+  document.addEventListener('toggle', reachable, true);
+});
