@@ -7,6 +7,7 @@ are submodules (``eqreg.physics``, ``eqreg.data``, ``eqreg.strict``, ...) that y
 """
 
 from .experiments.pretrained import load_pretrained
+from .measure.check import Report, check
 from .measure.errors import equivariance_error, layer_errors
 from .measure.lie import lie_derivative, lie_error
 from .measure.quality import luma, psnr, ssim
@@ -18,6 +19,7 @@ from .soft.projection import (
     project,
 )
 from .soft.regularizer import EquivarianceRegularizer, RegularizedOutput
+from .soft.soften import Softened, soften
 from .soft.strength import AgreementStrength, SuggestedStrength, suggest_strength
 from .symmetry.actions import act, permute_channels, rotate, valid_mask
 from .symmetry.fields import FieldType
@@ -40,8 +42,11 @@ __all__ = [
     "FieldType",
     "ProjectionPenalty",
     "RegularizedOutput",
+    "Report",
+    "Softened",
     "SuggestedStrength",
     "act",
+    "check",
     "equivariance_distance",
     "equivariance_error",
     "equivariant_init_",
@@ -54,6 +59,7 @@ __all__ = [
     "project",
     "psnr",
     "rotate",
+    "soften",
     "ssim",
     "suggest_strength",
     "valid_mask",

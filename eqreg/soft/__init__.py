@@ -9,6 +9,7 @@ from .projection import (
 )
 from .regularizer import EquivarianceRegularizer, RegularizedOutput
 from .schedules import constant, decreasing, warm_up
+from .soften import Softened, soften
 from .strength import AgreementStrength, SuggestedStrength, suggest_strength
 
 __all__ = [
@@ -17,12 +18,14 @@ __all__ = [
     "EquivarianceRegularizer",
     "ProjectionPenalty",
     "RegularizedOutput",
+    "Softened",
     "SuggestedStrength",
     "constant",
     "decreasing",
     "equivariance_distance",
     "equivariant_init_",
     "project",
+    "soften",
     "suggest_strength",
     "warm_up",
 ]

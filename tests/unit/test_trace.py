@@ -15,10 +15,12 @@ from eqreg import (
     EquivarianceDecay,
     EquivarianceRegularizer,
     ProjectionPenalty,
+    check,
     equivariance_distance,
     equivariant_init_,
     rotate,
-)  # fmt: skip
+    soften,
+)
 from eqreg.layers.trace import tie
 
 
@@ -209,3 +211,32 @@ def test_given_fields_win():
     assert {n: str(f) for n, f in fields.items()} == {"0": "8t", "2": "1r"}
     rows = EquivarianceDecay(model, C4, example=x, fields={"0": "8t"}).plan.tied
     assert str(rows["0"].out_field) == "8t" and str(rows["2"].out_field) == "4t"
+
+
+def test_check_says_what_breaks_and_what_would_mend_it():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 3, 1)
+    )
+    report = check(model, torch.rand(1, 3, 16, 16), C4, sizes=range(13, 18))
+    assert not report and not report.ok
+    assert [(b.path, b.op) for b in report.breaks] == [
+        ("0", "convolution"),
+        ("2", "max_pool2d_with_indices"),
+    ]
+    assert "stride | H + 2P - K" in report.breaks[0].remedy
+    assert [s for s, e in report.sizes.items() if e is not None and e < 1e-8] == [13, 17]
+    for text in (str(report), report._repr_html_()):
+        assert "2 operations break it" in text and "convolution" in text and "13, 17" in text
+    good = check(model, torch.rand(1, 3, 17, 17), C4)
+    assert good and good.parameters == 1 and good.tied_error < 1e-12 < good.error
+    assert "can be made exactly equivariant" in str(good)
+
+
+def test_soften_measures_the_way_to_a_strict_network():
+    model, x = noisy(Windows()).float(), torch.rand(2, 3, 16, 16)
+    ways = [soften(model, C4, b, example=x) for b in (0, 0.5, 1)]
+    assert ways[0].defect == ways[0].before > ways[1].defect > 1e-3
+    assert ways[2].defect < 1e-5 and type(ways[2].model) is Windows
+    torch.testing.assert_close(ways[0].model(x), model(x))
+    with pytest.raises(ValueError, match=r"b must lie in \[0, 1\], got 2"):
+        soften(model, C4, 2, example=x)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from .action import Maps
 from .demand import Trial, axis_of, complete, image_map, pushed
 from .moves import MOVES
@@ -31,20 +29,6 @@ def solve(state: State, asked: dict[int, Maps]) -> int:
         if (trial := pushed(state, [(t, maps)])) is not None:
             state.wanted, state.bare = trial.wanted, trial.bare
     return _Solver(state, nodes).run()
-
-
-def outputs_asked(state: State, channels: dict[int, Maps]) -> dict[int, Maps]:
-    """What outputs have to do: images turn, and their channels stay unless given; vectors stay."""
-    asked: dict[int, Maps] = {}
-    for t in state.tape.outputs:
-        shape = state.tape.shapes[t]
-        if len(shape) == _IMAGE:
-            maps = image_map(state, shape, channels.get(t) or state.action.trivial(shape[1]))
-            if maps is not None:
-                asked[t] = maps
-        elif len(shape) < _IMAGE - 1:
-            asked[t] = state.action.trivial(torch.Size(shape).numel())
-    return asked
 
 
 def _needed(state: State) -> list[Node]:

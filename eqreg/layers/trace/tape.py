@@ -59,7 +59,6 @@ class Tape:
     parameters: dict[int, str] = field(default_factory=dict)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)  # of the outputs among all tensors put out
     features: list[tuple[str, int]] = field(default_factory=list)  # module path, what it put out
 
 
@@ -233,10 +232,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
             output = model(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    for place, tensor in enumerate(tensors_of(output)):
-        for number in numbers(tensor):
-            tape.outputs.append(number)
-            tape.places.append(place)
+    tape.outputs = numbers(_leaves(output))
     return tape
 
 

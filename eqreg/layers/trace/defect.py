@@ -1,0 +1,142 @@
+"""How inputs and outputs move, and by how much a network misses it: the numeric check of a trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ...symmetry.fields import FieldType
+from .action import Action, Maps, outer
+from .tape import tensors_of
+
+Kinds = Sequence[FieldType | None] | None
+_IMAGE = 4
+
+
+def as_call(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """An example input as positional and keyword arguments."""
+    if isinstance(x, dict):
+        return (), x
+    return (tuple(x) if isinstance(x, tuple | list) else (x,)), {}
+
+
+def single(x: Any) -> Any:
+    """The first element of a batch, on the CPU and in float64; what is no tensor stays."""
+
+    def first(a: Any) -> Any:
+        if not isinstance(a, Tensor):
+            return a
+        a = a.detach().cpu()
+        a = a[:1] if a.ndim > 0 else a
+        return a.double().clone() if a.is_floating_point() else a.clone()
+
+    return tree_map(first, x)
+
+
+def channel_maps(action: Action, kind: FieldType) -> Maps:
+    """Where the channels of a field read when they are turned."""
+    found = []
+    for g in action.generators:
+        place = torch.tensor(kind.permutation(g))
+        source = torch.empty_like(place)
+        source[place] = torch.arange(len(place))
+        found.append(source)
+    return tuple(found)
+
+
+def input_maps(action: Action, x: Any, turn: Sequence[bool] | None, kinds: Kinds) -> list[Maps]:
+    """How the tensors of an input move: images turn, the rest stays, unless given.
+
+    Raises:
+        ValueError: if an image is not square where it has to be.
+    """
+    found = []
+    for i, t in enumerate(t for t in tree_leaves(x) if isinstance(t, Tensor)):
+        if not (t.ndim == _IMAGE if turn is None else turn[i]):
+            found.append(action.trivial(t.numel()))
+            continue
+        plane = action.plane(*t.shape[-2:])
+        if plane is None:
+            raise ValueError(
+                f"{action.group} turns square images, got {t.shape[-2]} x {t.shape[-1]}"
+            )
+        channels = t.shape[-3] if t.ndim > 2 else 1
+        lead = torch.arange(t.numel() // (channels * len(plane[0])))
+        kind = kinds[i] if kinds is not None else None
+        moves = channel_maps(action, kind) if kind is not None else action.trivial(channels)
+        found.append(tuple(outer([lead, c, p]) for c, p in zip(moves, plane, strict=True)))
+    return found
+
+
+def output_maps(
+    action: Action, shapes: Sequence[tuple[int, ...]], kinds: Kinds
+) -> list[Maps | None]:
+    """How outputs move: images turn, and their channels stay unless given; vectors stay; None is not asked."""
+    found: list[Maps | None] = []
+    for i, shape in enumerate(shapes):
+        kind = kinds[i] if kinds is not None and i < len(kinds) else None
+        maps: Maps | None = None
+        if len(shape) == _IMAGE:
+            plane = action.plane(*shape[2:])
+            moves = channel_maps(action, kind) if kind is not None else action.trivial(shape[1])
+            if plane is not None:
+                batch = torch.arange(shape[0])
+                maps = tuple(outer([batch, c, p]) for c, p in zip(moves, plane, strict=True))
+        elif len(shape) < _IMAGE - 1:
+            maps = action.trivial(torch.Size(shape).numel())
+        found.append(maps)
+    return found
+
+
+@torch.no_grad()
+def defect(
+    model: nn.Module, x: Any, action: Action, turn: Sequence[bool] | None = None, in_kinds: Kinds = None,
+    out_kinds: Kinds = None,
+) -> float:  # fmt: skip
+    """Largest relative error, over the generators and the outputs, of ``f(g x)`` against ``g f(x)``.
+
+    Args:
+        model: in evaluation mode.
+        x: its input, as for :func:`~eqreg.layers.trace.tie`; not changed.
+        action: of the group.
+        turn, in_kinds, out_kinds: which inputs turn, and types of inputs and outputs.
+    """
+    moves = input_maps(action, x, turn, in_kinds)
+
+    def run(g: int | None) -> list[Tensor]:
+        maps = iter(moves)
+
+        def move(a: Any) -> Any:
+            if not isinstance(a, Tensor):
+                return a
+            m = next(maps)
+            return a.clone() if g is None else a.reshape(-1)[m[g]].view(a.shape)
+
+        args, kwargs = as_call(tree_map(move, x))
+        return [t.clone() for t in tensors_of(model(*args, **kwargs)) if t.is_floating_point()]
+
+    upright, worst = run(None), 0.0
+    asked = output_maps(action, [tuple(y.shape) for y in upright], out_kinds)
+    for g in range(len(action.generators)):
+        for y, y_g, maps in zip(upright, run(g), asked, strict=True):
+            if maps is not None:
+                off = (y.reshape(-1)[maps[g]] - y_g.reshape(-1)).norm() / y.norm().clamp_min(1e-300)
+                worst = max(worst, float(off)) if bool(off.isfinite()) else math.inf
+    return worst
+
+
+@torch.no_grad()
+def disturb_(tensors: dict[str, Tensor]) -> None:
+    """Noise on all parameters and statistics, so that no symmetry is there by itself."""
+    generator = torch.Generator().manual_seed(0)
+    for name, t in tensors.items():
+        noise = torch.randn(t.shape, generator=generator, dtype=t.dtype)
+        if name.endswith("running_var"):
+            t.mul_((0.2 * noise).exp())
+        else:
+            t.add_((0.02 + 0.2 * t.abs().mean()) * noise)

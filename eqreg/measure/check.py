@@ -1,0 +1,161 @@
+"""Why is my network not equivariant? One call with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ..layers.plan import ROOT, as_table
+from ..layers.trace import Break, tie
+from ..layers.trace.defect import defect, disturb_, single
+from ..layers.trace.tape import learnt
+from ..layers.trace.ties import copied
+from ..layers.wrappers import unwrapped
+from ..symmetry.fields import FieldType
+from ..symmetry.groups import Group
+
+_EXACT = 1e-8
+_IMAGE = 4
+_HEAD = ("module", "operation", "what breaks the symmetry", "what would mend it")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`check` found; true if the network can be made exactly equivariant at this size.
+
+    Attributes:
+        model: name of its class.
+        group: the group.
+        size: height of the example, in pixels.
+        breaks: operations that no weights make equivariant, in the order of execution.
+        untied: parameters whose action is not known, with the reason.
+        parameters: share of the parameters whose action is known, in [0, 1].
+        features: share of the modules' outputs whose action is known, in [0, 1].
+        error: relative error of the network as it is, in float64, the largest over the generators.
+        tied_error: the same after noise on all parameters and tying them.
+        sizes: for each size tried, ``tied_error`` there; None if the network refused it.
+    """
+
+    model: str
+    group: Group
+    size: int
+    breaks: tuple[Break, ...]
+    untied: dict[str, str]
+    parameters: float
+    features: float
+    error: float
+    tied_error: float
+    sizes: dict[int, float | None]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing breaks: tied weights make the network exactly equivariant."""
+        return not self.breaks and self.tied_error <= _EXACT
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def _summary(self) -> list[str]:
+        known = f"{self.parameters:.1%} of the parameters and {self.features:.1%} of the features turn in a known way"
+        found = [
+            f"{self.model} under {self.group} at {self.size} x {self.size}: "
+            + (
+                "can be made exactly equivariant"
+                if self.ok
+                else f"{len(self.breaks)} operations break it"
+            ),
+            f"error as it is {self.error:.1e}, with tied weights {self.tied_error:.1e}; {known}",
+        ]
+        exact = [str(s) for s, e in self.sizes.items() if e is not None and e <= _EXACT]
+        if self.sizes:
+            tried = f"of the sizes {min(self.sizes)} to {max(self.sizes)} tried"
+            found.append(f"exact with tied weights {tried}: {', '.join(exact) or 'none'}")
+        return found
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        return [(b.path or ROOT, b.op, b.reason, b.remedy) for b in self.breaks]
+
+    def __str__(self) -> str:
+        table = [as_table([_HEAD, *self._rows()])] if self.breaks else []
+        return "\n".join(self._summary() + table)
+
+    def _repr_html_(self) -> str:
+        lines = "<br>".join(map(escape, self._summary()))
+        if not self.breaks:
+            return f"<p>{lines}</p>"
+        rows = [
+            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+            for tag, row in [("th", _HEAD), *(("td", row) for row in self._rows())]
+        ]
+        return f"<p>{lines}</p><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def check(
+    model: nn.Module,
+    x: Any,
+    group: Group,
+    *,
+    turn: Sequence[bool] | None = None,
+    in_fields: Sequence[FieldType | None] | None = None,
+    out_fields: Sequence[FieldType | None] | None = None,
+    sizes: Sequence[int] = (),
+) -> Report:
+    """Trace a network and say what keeps it from being equivariant.
+
+    Args:
+        model: any module; it is copied, not changed.
+        x: an example input: a tensor, a tuple of positional or a dict of keyword arguments.
+        group: C2, C4, D2 or D4.
+        turn, in_fields, out_fields: which input tensors turn, and types of inputs and outputs, in order; by
+            default images turn, and images and outputs are trivial.
+        sizes: heights of square images at which the tied network is measured as well.
+
+    Returns:
+        A report, to print, to show in a notebook, or to assert::
+
+            assert check(model, x, C4), check(model, x, C4)
+
+    Raises:
+        ValueError: for groups that do not move pixels to pixels, or inputs that cannot be turned.
+
+    >>> from eqreg import C4
+    >>> bool(check(nn.Conv2d(3, 8, 3, padding=1), torch.rand(1, 3, 8, 8), C4))
+    True
+    """
+    given = {"turn": turn, "in_fields": in_fields, "out_fields": out_fields}
+    ties = tie(model, x, group, **given)  # type: ignore[arg-type]
+    x = single(x)
+    rest = (ties.action, turn, in_fields, out_fields)
+    core = copied(unwrapped(model)).cpu().double().eval()
+    error = defect(core, x, *rest)
+    measured: dict[int, float | None] = {}
+    if sizes:
+        disturb_(learnt(core))
+        ties.project_(core)
+    for size in sizes:
+        try:
+            measured[size] = defect(core, _resized(x, size), *rest)
+        except (RuntimeError, ValueError, AssertionError):
+            measured[size] = None
+    images = [t for t in tree_leaves(x) if isinstance(t, Tensor) and t.ndim >= 2]
+    return Report(
+        type(unwrapped(model)).__name__, group, images[0].shape[-2] if images else 0, ties.breaks, ties.untied,
+        ties.coverage, sum(ties.features.values()) / max(1, len(ties.features)), error, ties.error, measured,
+    )  # fmt: skip
+
+
+def _resized(x: Any, size: int) -> Any:
+    generator = torch.Generator().manual_seed(0)
+
+    def resize(a: Any) -> Any:
+        if not isinstance(a, Tensor) or a.ndim != _IMAGE:
+            return a
+        return torch.rand(*a.shape[:2], size, size, dtype=a.dtype, generator=generator)
+
+    return tree_map(resize, x)

@@ -1,0 +1,64 @@
+"""From a trained network to a strictly equivariant one, by any part of the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from ..layers.trace import tie
+from ..layers.trace.defect import defect, single
+from ..layers.trace.ties import copied
+from ..layers.wrappers import unwrapped
+from ..symmetry.groups import Group
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Softened(Generic[M]):
+    r"""What :func:`soften` returns.
+
+    Attributes:
+        model: a copy with weights :math:`(1-b)W+b\,\Pi W`, of the same class and cost.
+        b: the share of the way, in [0, 1].
+        defect: relative equivariance error of the copy on the example, in float64, measured.
+        before: that of the model.
+        parameters: share of the parameters that could be moved, in [0, 1].
+    """
+
+    model: M
+    b: float
+    defect: float
+    before: float
+    parameters: float
+
+
+def soften(model: M, group: Group, b: float, *, example: Any) -> Softened[M]:
+    r"""Move all weights a share of the way to the nearest equivariant ones.
+
+    ``b=0`` is the model, ``b=1`` a strictly equivariant one, if tracing covers it: a plain module that runs
+    as fast as before. How large the error is between, no formula says; it is measured.
+
+    Args:
+        model: any module; it is copied, not changed.
+        group: C2, C4, D2 or D4.
+        b: in [0, 1].
+        example: an input, as for :func:`~eqreg.check`.
+
+    Raises:
+        ValueError: for ``b`` out of range, or an example that cannot be turned.
+
+    Reference: arXiv:2603.26657, which interpolates so for classifiers.
+    """
+    if not 0 <= b <= 1:
+        raise ValueError(f"b must lie in [0, 1], got {b}")
+    ties = tie(model, example, group)
+    moved = copied(model)
+    ties.project_(moved, b)
+    x = single(example)
+    before, after = (
+        defect(copied(unwrapped(m)).cpu().double().eval(), x, ties.action) for m in (model, moved)
+    )
+    return Softened(moved, b, after, before, ties.coverage)
