@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..tasks import get_task
-from ..training.checkpoint import write_whole
+from ..training.checkpoint import CheckpointError, load_weights, write_whole
+from .records import read_record
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel carries the files inside the package, a checkout has them at its root.
@@ -42,11 +43,8 @@ def load_artifact(name: str, *otherwise: str) -> dict[str, Any]:
             f"load_artifact: expected {' or '.join(n + '.json' for n in names)} at "
             f"{' or '.join(map(str, paths))}, found none"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"load_artifact: expected JSON in {path}: {error}") from error
-    missing = [key for key in _STAMP if key not in content.get("stamp", {})]
+    content = read_record(path, "load_artifact: stored results", {"stamp": dict})
+    missing = [key for key in _STAMP if key not in content["stamp"]]
     if missing:
         raise ValueError(f"load_artifact: the stamp in {path} lacks {', '.join(missing)}")
     return content
@@ -66,18 +64,23 @@ def keep(content: dict[str, Any], out: Path, folder: Path) -> list[str]:
 
     Returns:
         The names of the files.
+
+    Raises:
+        FileNotFoundError, CheckpointError: a network of the table is not there, is damaged, or is that of
+            another run; nothing is stored then.
     """
     task, preset = content["settings"]["task"], content["settings"]["preset"]
     axis = content["settings"].get("axis")
     name = f"{task}-{preset}{f'-{axis}' if axis else ''}.json"
+    alone = axis or get_task(task).preset(preset).study
+    networks = {} if alone else _networks(out / task / preset, content["rows"])
     write_whole(folder / name, (json.dumps(content, indent=1) + "\n").encode())
     written = [name]
-    if axis or get_task(task).preset(preset).study:
+    if alone:
         return written
-    for method, row in content["rows"].items():
-        source = out / task / preset / method / f"seed-{row['seeds'][0]}" / "weights.safetensors"
+    for method, bytes_ in networks.items():
         name = f"weights/{task}/{method}.safetensors"
-        write_whole(folder / name, source.read_bytes())
+        write_whole(folder / name, bytes_)
         written.append(name)
     index = {
         str(path.relative_to(folder / "weights")): {
@@ -87,3 +90,23 @@ def keep(content: dict[str, Any], out: Path, folder: Path) -> list[str]:
     }  # fmt: skip
     write_whole(folder / "weights" / "index.json", (json.dumps(index, indent=1) + "\n").encode())
     return written
+
+
+def _networks(base: Path, rows: dict[str, Any]) -> dict[str, bytes]:
+    """The weight files of the first seeds, by method; whole, and of the runs that the rows show."""
+    found = {}
+    for method, row in rows.items():
+        path = base / method / f"seed-{row['seeds'][0]}" / "weights.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(f"keep: expected trained weights at {path}, found no file")
+        run = load_weights(path)[1].get("run", {})
+        want = {
+            "method": method,
+            "seed": row["seeds"][0],
+            "lr": row["lr"],
+            "strength": row["strength"],
+        }
+        if wrong := [f"{k} {run.get(k)!r}, not {v!r}" for k, v in want.items() if run.get(k) != v]:
+            raise CheckpointError(f"keep: {path} belongs to a run with {', '.join(wrong)}")
+        found[method] = path.read_bytes()
+    return found

@@ -1,23 +1,28 @@
 """All runs of a preset, several at a time, within a time budget; called again it goes on.
 
 Each run is a process of its own (``eqreg tune`` or ``eqreg train``): one that crashes takes no other with
-it, and on a GPU several small networks share the card.
+it, and on a GPU several small networks share the card. Several campaigns may work on one folder, also from
+several machines: each takes what no other is at work on.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..tasks import get_task
+from .locks import is_held
+from .records import is_done
+from .stopping import PARENT
 
 STOPPED = 75  # exit status of a run that was told to stop and left a checkpoint
+BUSY = 69  # of one that another process is at work on
+_ENDS = {0: "done", STOPPED: "stopped", BUSY: "another process is at work on it"}
 _POLL = 0.2
 _GRACE = 60.0  # seconds to write a checkpoint
 
@@ -77,6 +82,7 @@ def work(
     parallel: int = 1,
     minutes: float | None = None,
     report: Callable[[str], None] = print,
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[list[Job], dict[str, int]]:
     """Run the jobs that are not done, ``parallel`` at a time, until all are or the time is up.
 
@@ -85,47 +91,69 @@ def work(
         parallel: processes at a time.
         minutes: budget; running jobs are then told to write a checkpoint and stop.
         report: called with a line when a job starts or ends.
+        stop: asked again and again; True ends it as the budget does.
 
     Returns:
         Jobs that are not done, and the exit statuses of those that failed. A job whose tuning failed
         stays undone.
     """
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
-    waiting = [job for job in jobs if not job.leaves.is_file()]
+    waiting = [job for job in jobs if not is_done(job.leaves)]
     running: dict[subprocess.Popen[bytes], Job] = {}
     failed: dict[str, int] = {}
     report(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done")
     try:
-        while (waiting or running) and time.monotonic() < deadline:
+        while (waiting or running) and time.monotonic() < deadline and not (stop and stop()):
             for process, job in list(running.items()):
                 if (status := process.poll()) is not None:
                     del running[process]
-                    if status:
+                    if status == BUSY:  # another campaign was quicker
+                        waiting.append(job)
+                    elif status:
                         failed[job.name] = status
-                    report(f"{job.name}: {'done' if not status else f'exit status {status}'}")
-            ready = [j for j in waiting if j.needs is None or j.needs.is_file()]
-            while ready and len(running) < parallel:
-                job = ready.pop(0)
+                    report(f"{job.name}: {_ENDS.get(status, f'exit status {status}')}")
+            waiting = [job for job in waiting if not is_done(job.leaves)]
+            elsewhere = False
+            for job in waiting[:]:
+                if len(running) == parallel:
+                    break
+                if job.needs is not None and not job.needs.is_file():
+                    continue
+                if is_held(job.leaves):
+                    elsewhere = True
+                    continue
                 waiting.remove(job)
                 report(f"{job.name}: started")
                 running[_start(job)] = job
-            if not running:
+            if not running and not elsewhere:
                 break  # what is left waits for something that failed
             time.sleep(_POLL)
     finally:
         _end(running)
-    return [job for job in jobs if not job.leaves.is_file()], failed
+    return [job for job in jobs if not is_done(job.leaves)], failed
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "eqreg", *job.arguments], env=os.environ.copy())
+    # -P: what lies in the current folder is not imported in place of a package.
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    home = Path(__file__).resolve().parents[2]
+    if Path(sys.path[0] or ".").resolve() == home:  # `python -m eqreg` in a checkout
+        paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    command = [sys.executable, "-P", "-m", "eqreg", *job.arguments]
+    return subprocess.Popen(command, env=environment)
 
 
-def _end(running: dict[subprocess.Popen[bytes], Job]) -> None:
+def _end(running: Iterable[subprocess.Popen[bytes]]) -> None:
     for process in running:
-        process.send_signal(signal.SIGTERM)
-    for process in running:
-        try:
-            process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
+        process.terminate()
+    deadline = time.monotonic() + _GRACE
+    try:
+        for process in running:
+            process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also if a second Ctrl-C came
+        for process in running:
             process.kill()  # its last checkpoint is whole
+            process.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,22 +16,39 @@ from ..tasks import NAMES, get_task
 from ..training.checkpoint import CheckpointError
 from . import campaign, comparison, tuning, variation
 from .artifacts import keep
+from .locks import Busy
+from .options import THREADS, Parser, device, real, whole
 from .pretrained import load_pretrained
-from .runs import Run, Stopped, tensorboard, train
+from .records import tensorboard
+from .runs import Run, train
+from .stopping import Stop, Stopped
 
 _VARY = "the preset at each value of one of its sizes, or of `rate`: patches=4,16,64"
-_EXPECTED = (ValueError, FileNotFoundError, ImportError, CheckpointError, ConnectionError)
+_EXPECTED = (ValueError, OSError, ImportError, CheckpointError)
+_MANY = 10**9
+_INTERRUPTED = 130  # as shells report it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, 2 for bad input, 75 for a run that was stopped."""
-    options = _parser().parse_args(arguments)
-    torch.set_num_threads(getattr(options, "threads", 1))
+    """Run the command line.
+
+    Returns:
+        The exit status: 0; 1 if a training diverged or a job of a campaign failed; 2 for bad input; 69 for a
+        run that another process is at work on; 75 for one that was stopped; 130 after a second Ctrl-C.
+    """
     try:
+        options = _parser().parse_args(arguments)
+        torch.set_num_threads(getattr(options, "threads", 1))
         return options.act(options)
     except Stopped as stopped:
         print(f"eqreg: {stopped}", file=sys.stderr)
         return campaign.STOPPED
+    except Busy as busy:
+        print(f"eqreg: {busy}", file=sys.stderr)
+        return campaign.BUSY
+    except KeyboardInterrupt:
+        print("eqreg: interrupted; call again to go on", file=sys.stderr)
+        return _INTERRUPTED
     except FloatingPointError as error:
         print(f"eqreg: {error}", file=sys.stderr)
         return 1
@@ -77,21 +93,22 @@ def _run(options: argparse.Namespace) -> int:
             options.task, preset, options.out, methods=options.methods, options=extra
         )
     ]
-    left, failed = campaign.work(
-        jobs, parallel=options.jobs, minutes=options.minutes,
-        report=lambda line: print(line, flush=True),
-    )  # fmt: skip
+    with Stop() as stop:
+        left, failed = campaign.work(
+            jobs, parallel=options.jobs, minutes=options.minutes, stop=stop,
+            report=lambda line: print(line, flush=True),
+        )  # fmt: skip
     if left:
         print(f"{len(left)} of {len(jobs)} jobs are left: {', '.join(j.name for j in left)}")
     return 1 if failed else campaign.STOPPED if left else 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    model = load_pretrained(options.weights, device=_device(options.device))
+    model = load_pretrained(options.weights, device=device(options.device))
     run = vars(model)["about"]["run"]
     task = get_task(run["task"])
     preset = task.preset(run["preset"])
-    preset = replace(preset, sizes={**preset.sizes, **run["sizes"]})
+    preset = replace(preset, sizes={**preset.sizes, **run.get("sizes", {})})
     found = task.evaluate(model, preset, options.split, options.data)
     print(f"{run['task']} {run['method']} {run['preset']} seed {run['seed']}, {options.split}:")
     _print_metrics({name: sum(values) / len(values) for name, values in found.items()})
@@ -143,46 +160,26 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def _how(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Settings of ``train``; inside, the first SIGTERM or Ctrl-C asks the run to stop."""
-    asked = False
-
-    def ask(*_: Any) -> None:
-        nonlocal asked
-        asked = True
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    """Settings of ``train``; inside, a signal asks the run to stop."""
+    with Stop() as stop:
         yield {
             "root": options.data,
-            "device": _device(options.device),
+            "device": device(options.device),
             "fabric": _fabric(options),
             "checkpoint_every": options.checkpoint_every,
-            "stop": lambda: asked,
+            "stop": stop,
         }
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return torch.device(name)
 
 
 def _fabric(options: argparse.Namespace) -> Any:
     """None for one process in float32, else Lightning Fabric; ``torchrun`` starts the processes."""
     from ..training.scale import make_fabric
 
-    return make_fabric(_device(options.device), options.precision)
+    return make_fabric(device(options.device), options.precision)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="eqreg", description=__doc__)
+    parser = Parser(prog="eqreg", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, act: Any, about: str, *, task: bool = True) -> argparse.ArgumentParser:
@@ -197,28 +194,32 @@ def _parser() -> argparse.ArgumentParser:
     def trains(made: argparse.ArgumentParser) -> None:
         made.add_argument("--data", type=Path, help="folder of published data sets (EQREG_DATA)")
         made.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto (default)")
-        made.add_argument("--threads", type=int, default=1, help="of a process on the CPU")
+        made.add_argument(
+            "--threads", type=whole(1, THREADS), default=1, help="of a process on the CPU"
+        )
 
     def runs(made: argparse.ArgumentParser) -> None:
         trains(made)
         made.add_argument("--method", default="plain", help="see `eqreg list`")
         made.add_argument("--precision", default="32", help="32 (default), bf16-mixed, 16-mixed")
-        made.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
+        made.add_argument("--checkpoint-every", type=whole(1, _MANY), default=500, metavar="STEPS")
 
     made = command("train", _train, "Train one method with one seed; go on if it was stopped.")
     runs(made)
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--lr", type=float, help="default: what `eqreg tune` chose")
-    made.add_argument("--strength", type=float, help="lambda or decay; default: as tuned")
-    made.add_argument("--steps", type=int, help="default: the preset's")
+    made.add_argument("--seed", type=whole(0, _MANY), default=0)
+    made.add_argument("--lr", type=real(0, above=True), help="default: what `eqreg tune` chose")
+    made.add_argument("--strength", type=real(0), help="lambda or decay; default: as tuned")
+    made.add_argument("--steps", type=whole(1, _MANY), help="default: the preset's")
     made.add_argument("--tensorboard", action="store_true", help="write event files too")
     runs(command("tune", _tune, "Choose learning rate and strength on validation images."))
     made = command("run", _run, "Tune and train all methods and seeds of a preset.")
     trains(made)
     made.add_argument("--vary", metavar="AXIS=VALUES", help=_VARY)
     made.add_argument("--methods", nargs="*", default=[], help="default: all of the preset")
-    made.add_argument("--jobs", type=int, default=1, help="processes at a time")
-    made.add_argument("--minutes", type=float, help="stop after this time; call again to go on")
+    made.add_argument("--jobs", type=whole(1, 1024), default=1, help="processes at a time")
+    made.add_argument(
+        "--minutes", type=real(0, above=True), help="stop after this time; call again to go on"
+    )
     made = command("compare", _compare, "Table of the finished runs of a preset.")
     made.add_argument("--vary", metavar="AXIS=VALUES", help="as for run: a table for each value")
     made.add_argument("--metric", help="default: the task's score")

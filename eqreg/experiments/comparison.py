@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..measure.intervals import half_width
 from ..tasks import get_task
+from .records import read_result, read_tuning
 
 
 def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
@@ -19,6 +19,7 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no run is finished.
+        ValueError, FloatingPointError: a file holds something else than a finite result.
     """
     base, known = Path(out) / task / preset, get_task(task).preset(preset)
     rows: dict[str, Any] = {}
@@ -26,7 +27,7 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
     stamps = []
     for method in known.methods:
         results = [
-            json.loads(path.read_text(encoding="utf-8"))
+            read_result(path)
             for seed in known.seeds
             if (path := base / method / f"seed-{seed}" / "result.json").is_file()
         ]
@@ -49,7 +50,7 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
     if not rows:
         raise FileNotFoundError(f"collect: expected finished runs in {base}, found none")
     tuning = {
-        method: json.loads(path.read_text(encoding="utf-8"))
+        method: read_tuning(path)
         for method in rows
         if (path := base / method / "tuning.json").is_file()
     }

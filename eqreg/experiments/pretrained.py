@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
-import shutil
+import re
 import urllib.error
 import urllib.request
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import torch
 from torch import nn
 
 from ..training.checkpoint import CheckpointError, load_weights
-
-if TYPE_CHECKING:
-    import torch
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # As for results: a wheel carries the files inside the package, a checkout at its root.
 _PLACES = (_PACKAGE / "_artifacts" / "weights", _PACKAGE.parent / "artifacts" / "weights")
 _CHUNK = 1 << 16
+_LARGEST_INDEX = 1_000_000  # bytes; ours has 10 000
+_NAME = re.compile(r"\w[\w.-]*/\w[\w.,=-]*\.safetensors")
 
 
 def load_pretrained(
@@ -36,7 +37,7 @@ def load_pretrained(
             cache, and then at ``url``.
         url: folder with the weights and ``index.json``; by default the release of this version at the
             project's home page. A download goes on where an earlier one broke off, and is used only
-            if its SHA-256 is the one in the index.
+            if its SHA-256 is the one in the index. So is a file with an ``index.json`` beside its folder.
         device: of the network.
 
     Returns:
@@ -53,15 +54,18 @@ def load_pretrained(
     path = Path(name)
     if path.suffix != ".safetensors":
         path = _find(str(name), url)
+    _check(path)
     tensors, about = load_weights(path)
     from .runs import Run, prepared
 
     run = about.get("run", {})
     try:
         known = {k: v for k, v in run.items() if k in Run.__dataclass_fields__}
-        model = prepared(Run(**known), run.get("sizes"))[2]
+        # Every weight is replaced; what was drawn for it shall not be missing in the caller's stream.
+        with torch.random.fork_rng(devices=[]):
+            model = prepared(Run(**known), run.get("sizes"))[2]
         model.load_state_dict(tensors)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"{path} was written by {about.get('stamp', {}).get('version')} and does not fit the network "
             f"that this version builds: {error}"
@@ -100,17 +104,17 @@ def download(file: str, url: str, folder: Path) -> Path:
         CheckpointError: the content is not what the index says.
     """
     url = url.rstrip("/")
-    index = json.loads(_fetch(f"{url}/index.json").decode())
+    index = _index(f"{url}/index.json", _fetch(f"{url}/index.json"))
     if file not in index:
         raise FileNotFoundError(
             f"{url}/index.json lists no {file}, only {', '.join(sorted(index))}"
         )
-    target, want = folder / file, index[file]["sha256"]
+    target, (want, size) = folder / file, index[file]
     if target.is_file() and _sha256(target) == want:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    _complete(f"{url}/{file}", part)
+    _complete(f"{url}/{file}", part, size)
     if (got := _sha256(part)) != want:
         part.unlink()
         raise CheckpointError(f"{url}/{file}: expected the SHA-256 {want}, got {got}; not used")
@@ -118,27 +122,89 @@ def download(file: str, url: str, folder: Path) -> Path:
     return target
 
 
-def _complete(address: str, part: Path) -> None:
-    """Append what is missing; start anew if the server does not know how to go on."""
-    there = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={there}-"} if there else {})
+def _index(where: str, content: bytes) -> dict[str, tuple[str, int]]:
+    """SHA-256 and bytes of each file of an index.
+
+    Raises:
+        CheckpointError: it is no index, or lists a name that is not of the form folder/name.safetensors.
+    """
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            with part.open("ab" if answer.status == 206 else "wb") as file:
-                shutil.copyfileobj(answer, file, _CHUNK)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: nothing is missing
-            raise ConnectionError(f"could not read {address}: {error}") from error
-    except OSError as error:
-        raise ConnectionError(f"could not read {address}: {error}") from error
+        found = {
+            str(name): (str(entry["sha256"]), int(entry["bytes"]))
+            for name, entry in json.loads(content).items()
+        }
+        if any(size < 1 for _, size in found.values()):
+            raise ValueError("a file without bytes")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{where}: expected an index of weights, name to sha256 and bytes: {error!r}"
+        ) from error
+    if wrong := [name for name in found if not _NAME.fullmatch(name)]:
+        raise CheckpointError(
+            f"{where}: expected names like rain/eqreg.safetensors, got {wrong[0]!r}"
+        )
+    return found
+
+
+def _check(path: Path) -> None:
+    """Compare a file with the index beside its folder, if there is one that lists it.
+
+    Raises:
+        CheckpointError: the index has another SHA-256, or is none.
+    """
+    place = path.parents[1] / "index.json" if len(path.parents) > 1 else Path("index.json")
+    name = f"{path.parent.name}/{path.name}"
+    if not place.is_file() or not path.is_file():
+        return
+    want, _ = _index(str(place), place.read_bytes()).get(name, (None, 0))
+    if want is not None and (got := _sha256(path)) != want:
+        raise CheckpointError(f"{path}: {place} has the SHA-256 {want}, the file has {got}")
+
+
+def _complete(address: str, part: Path, size: int) -> None:
+    """Append what is missing of ``size`` bytes; start anew if the server does not know how to go on.
+
+    Raises:
+        ConnectionError: it broke off and another try brought nothing more; what arrived is kept.
+    """
+    if part.is_file() and part.stat().st_size > size:
+        part.unlink()
+    problem: Any = None
+    while (there := part.stat().st_size if part.is_file() else 0) < size:
+        try:
+            _append(address, part, there, size)
+        except (OSError, http.client.HTTPException) as error:
+            problem = error
+        if not part.is_file() or part.stat().st_size <= there:
+            raise ConnectionError(
+                f"could not read {address}: {problem or 'it broke off'} after {there} of {size} bytes; "
+                "call again to go on"
+            ) from problem
+
+
+def _append(address: str, part: Path, there: int, size: int) -> None:
+    request = urllib.request.Request(address, headers={"Range": f"bytes={there}-"} if there else {})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        goes_on = answer.status == 206
+        # A server that cannot go on sends all: that is one more try, not one without progress.
+        with part.open("ab" if goes_on else "wb") as file:
+            left = size - there if goes_on else size
+            while left and (chunk := answer.read(min(_CHUNK, left))):
+                file.write(chunk)
+                left -= len(chunk)
 
 
 def _fetch(address: str) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
-            return answer.read()
-    except OSError as error:
+            content = answer.read(_LARGEST_INDEX + 1)
+    except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(f"could not read {address}: {error}") from error
+    if len(content) > _LARGEST_INDEX:
+        raise CheckpointError(
+            f"{address}: expected an index of at most {_LARGEST_INDEX / 1e6:g} MB, got more"
+        )
+    return content
 
 
 def _sha256(path: Path) -> str:

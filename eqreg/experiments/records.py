@@ -3,10 +3,58 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from ..extras import require
+
+_CURVE_POINTS = 100
+# What a result holds, whatever version wrote it.
+_RESULT: Mapping[str, type] = {
+    name: dict for name in ("run", "stamp", "metrics", "per_image", "curves", "cost")
+}
+
+_TUNING: Mapping[str, type | tuple[type, ...]] = {
+    "lr": (int, float), "strength": (int, float), "tried": list, "hours": (int, float)
+}  # fmt: skip
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The result of a run.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_record`.
+        FloatingPointError: a metric is infinite or NaN; such a run is not done.
+    """
+    result = read_record(path, "the result of a run", _RESULT)
+    for name, value in result["metrics"].items():
+        if not (isinstance(value, int | float) and math.isfinite(value)):
+            raise FloatingPointError(
+                f"{path}: expected finite metrics, got {name} {value}; remove the folder and take a "
+                "smaller learning rate"
+            )
+    return result
+
+
+def read_tuning(path: Path) -> dict[str, Any]:
+    """What a tuning chose.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_record`.
+    """
+    return read_record(path, "the result of a tuning", _TUNING)
+
+
+def is_done(path: Path) -> bool:
+    """Whether a run or a tuning left a sound file at ``path``."""
+    try:
+        content = read_record(path, "a record", {})
+        return bool(content) and all(map(math.isfinite, content.get("metrics", {}).values()))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
 
 
 def read_record(
@@ -72,13 +120,40 @@ class Log:
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Append a look; a resumed run repeats those after its checkpoint, and the later line counts."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            # A line that a kill cut has no end; the next one shall not be swallowed by it.
-            file.write(b"" if self._ends() else b"\n")
-            file.write(json.dumps({"step": step, **numbers}).encode() + b"\n")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                # A line that a kill cut has no end; the next one shall not be swallowed by it.
+                file.write(b"" if self._ends() else b"\n")
+                file.write(json.dumps({"step": step, **numbers}).encode() + b"\n")
+        except OSError as error:  # only those of open() name the file
+            raise OSError(f"could not write {self.path}: {error.strerror or error}") from error
 
     def _ends(self) -> bool:
         with self.path.open("rb") as file:
             file.seek(-min(1, self.path.stat().st_size), os.SEEK_END)
-            return file.read() in (b"", b"\n")
+            return file.read(1) in (b"", b"\n")
+
+
+def rounded(value: float) -> float:
+    """Five digits, which is more than a curve or one image's score says."""
+    return float(f"{value:.5g}")
+
+
+def thinned(values: list[float]) -> list[float]:
+    """Means over at most ``_CURVE_POINTS`` equal stretches."""
+    width = max(1, math.ceil(len(values) / _CURVE_POINTS))
+    stretches = (values[i : i + width] for i in range(0, len(values), width))
+    return [rounded(sum(s) / len(s)) for s in stretches]
+
+
+def tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
+    """A ``watch`` for :func:`eqreg.experiments.runs.train` that writes event files into ``folder``."""
+    writer = require("tensorboardX", extra="scale").SummaryWriter(str(folder))
+
+    def write(step: int, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return write

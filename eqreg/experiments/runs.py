@@ -7,6 +7,7 @@ as well. Every file is written whole, so a run may be killed at any moment and c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -19,7 +20,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..extras import require
 from ..files import previous
 from ..layers.wrappers import unwrapped
 from ..tasks import Preset, Task, get_task
@@ -27,25 +27,13 @@ from ..training.checkpoint import save_weights, write_whole
 from ..training.fit import History, SampleBatch, fit
 from ..training.methods import Row, prepare, rewired
 from ..training.settings import Keeping
-from .records import Log, read_record
+from .locks import locked
+from .records import Log, read_result, rounded, thinned
 from .silent import silent_weights
 from .stamp import code_version, device_name, today
+from .stopping import Stopped
 
-_CURVE_POINTS = 100
-# What a result holds, whatever version wrote it.
-RESULT = {
-    "run": dict,
-    "stamp": dict,
-    "metrics": dict,
-    "per_image": dict,
-    "curves": dict,
-    "cost": dict,
-}
 _DEPENDENT = 2000  # seeds of what a run draws beside its weights
-
-
-class Stopped(Exception):
-    """The run was asked to stop before its last step; called again it goes on."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +49,16 @@ class Run:
     steps: int | None = None  # None: as the preset says
     split: str = "test"
 
+    def __post_init__(self) -> None:
+        for name, value, expected, good in (
+            ("steps", self.steps, "at least 1, or None", self.steps is None or self.steps >= 1),
+            ("lr", self.lr, "positive and finite", 0 < self.lr < math.inf),
+            ("strength", self.strength, "at least 0 and finite", 0 <= self.strength < math.inf),
+            ("seed", self.seed, "at least 0", self.seed >= 0),
+        ):
+            if not good:
+                raise ValueError(f"Run: expected {name} {expected}, got {value}")
+
     def folder(self, out: Path) -> Path:
         """Where its files lie."""
         base = out / self.task / self.preset / self.method
@@ -71,7 +69,8 @@ class Run:
     def configuration(self) -> dict[str, Any]:
         """All settings, with those of the preset, and their hash."""
         preset = get_task(self.task).preset(self.preset)
-        settings = {**asdict(self), "steps": self.steps or preset.steps, "images": preset.images}
+        steps = preset.steps if self.steps is None else self.steps
+        settings = {**asdict(self), "steps": steps, "images": preset.images}
         settings["sizes"] = dict(preset.sizes)
         settings = json.loads(json.dumps(settings))  # as it is read again: tuples are lists
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -83,14 +82,14 @@ def prepared(
 ) -> tuple[Task, Preset, nn.Module, dict[str, Any], Row]:
     """Task, preset, untrained model, settings of ``fit``, and row; no data is read.
 
-    ``sizes`` are those of stored weights, if the preset has changed since.
+    The weights come from torch's global generator. ``sizes`` are those of stored weights, if the preset
+    has changed since.
     """
     task = get_task(run.task)
     preset = task.preset(run.preset)
     if sizes is not None:
         preset = replace(preset, sizes={**preset.sizes, **sizes})
     row = Row.parse(run.method, task.right, task.full, task.methods)
-    torch.manual_seed(run.seed)
     other = row.method.network
     model = task.model(preset) if other is None else task.network(other, preset)
     made = prepare(
@@ -124,7 +123,7 @@ def train(
         device: of the model and the data.
         fabric: for several processes or half precision; see :func:`eqreg.training.fit`.
         checkpoint_every: steps between two checkpoints.
-        stop: asked after each step.
+        stop: asked after each step, and before each image of the last evaluation.
         progress: show a bar; None: only to a reader.
         watch: called with step and numbers whenever the run looks at the validation images.
 
@@ -133,13 +132,39 @@ def train(
 
     Raises:
         Stopped: ``stop`` answered True; a checkpoint was written.
-        ValueError: unknown task, preset or method, or the folder holds a run with other settings.
-        CheckpointError, FloatingPointError: as :func:`eqreg.training.fit`.
+        Busy: another process trains this run.
+        ValueError: unknown task, preset or method, a strength for a method that has none, or the folder
+            holds a run with other settings.
+        FloatingPointError: as :func:`eqreg.training.fit`, or a metric is not finite.
+        CheckpointError: as :func:`eqreg.training.fit`.
+        OSError: the folder cannot be written to.
     """
     folder, configuration = run.folder(Path(out)), run.configuration()
     if (done := _read_result(folder, configuration)) is not None:
         return done
-    task, preset, model, settings, row = prepared(run)
+    torch.manual_seed(run.seed)
+    made = prepared(run)
+    if run.strength and not made[-1].method.strengths:
+        raise ValueError(f"method {run.method!r} has no strength, got {run.strength:g}")
+    keeping = Keeping(folder / "checkpoint.safetensors", checkpoint_every, stop)
+    first = fabric is None or fabric.is_global_zero
+    with locked(folder / "result.json") if first else contextlib.nullcontext():
+        if fabric is None and (done := _read_result(folder, configuration)) is not None:
+            return done  # by a process that held the lock before
+        return _trained(
+            run, Path(out), configuration, made, root, device, fabric, keeping, progress, watch
+        )
+
+
+def _trained(
+    run: Run, out: Path, configuration: dict[str, Any],
+    made: tuple[Task, Preset, nn.Module, dict[str, Any], Row], root: str | Path | None,
+    device: torch.device | str, fabric: Any, keeping: Keeping, progress: bool | None,
+    watch: Callable[[int, dict[str, float]], None] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What :func:`train` does where no result is yet."""
+    folder = run.folder(out)
+    task, preset, model, settings, row = made
     model = model.to(device)
     if fabric is not None:
         model = fabric.setup_module(model)
@@ -148,9 +173,8 @@ def train(
     sampler = task.batches(preset, run.seed, batch, root, next(model.parameters()).device)
     if row.method.data is not None:
         sampler = task.variant(row.method.data, sampler)
-    steps, data = configuration["steps"], None
-    if hasattr(sampler, "fingerprint"):
-        data = sampler.fingerprint()
+    steps = configuration["steps"]
+    data = sampler.fingerprint() if hasattr(sampler, "fingerprint") else None
     told = {**{k: v for k, v in configuration.items() if k != "hash"}, "data": data}
     looks = {steps * (i + 1) // preset.watch for i in range(preset.watch)} - {steps}
     log = Log(folder / "log.jsonl")
@@ -168,13 +192,19 @@ def train(
     history = fit(
         model, sampler, steps=steps, lr=run.lr,
         generator=torch.Generator().manual_seed(run.seed + _DEPENDENT // 2),
-        keeping=Keeping(folder / "checkpoint.safetensors", checkpoint_every, stop, told),
-        on_step=on_step, fabric=fabric, progress=progress, label=f"{run.method} {run.seed}", **settings,
+        keeping=replace(keeping, run=told), on_step=on_step, fabric=fabric, progress=progress,
+        label=f"{run.method} {run.seed}", **settings,
     )  # fmt: skip
     if not history.finished:
         raise Stopped(f"stopped after {len(history.loss)} of {steps} steps; call again to go on")
     silent = [] if fabric is not None else _silent(run, model, sampler, settings)
-    images = _evaluate(task, model, preset, run.split, root)
+    images = _evaluate(task, model, preset, run.split, root, keeping.stop)
+    metrics = {name: _mean(values) for name, values in images.items()}
+    if bad := {name: value for name, value in metrics.items() if not math.isfinite(value)}:
+        raise FloatingPointError(
+            f"{run.method} {run.seed} of {run.task}: the metrics became {bad} with lr={run.lr:g}; try a "
+            "smaller learning rate"
+        )
     result = {
         "run": configuration,
         "stamp": {
@@ -184,9 +214,12 @@ def train(
         "data": data,
         "parameters": sum(p.numel() for p in model.parameters()),
         "silent": silent,
-        "metrics": {name: _mean(values) for name, values in images.items()},
-        "per_image": {name: [_short(v) for v in values] for name, values in images.items()},
-        "curves": {"loss": _thin(history.loss), "penalty": _thin(history.penalty), "val": log.complete(history.notes)},
+        "metrics": metrics,
+        "per_image": {name: [rounded(v) for v in values] for name, values in images.items()},
+        "curves": {
+            "loss": thinned(history.loss), "penalty": thinned(history.penalty),
+            "val": log.complete(history.notes),
+        },
         "cost": {
             "seconds_per_step": history.seconds / steps, "images": history.images,
             "waiting": history.waiting / history.seconds,
@@ -225,7 +258,7 @@ def _read_result(folder: Path, configuration: dict[str, Any]) -> dict[str, Any] 
     path = folder / "result.json"
     if not path.is_file():
         return None
-    result = read_record(path, "the result of a run", RESULT)
+    result = read_result(path)
     then = result["run"]
     if then["hash"] != configuration["hash"]:
         keys = [k for k in {**then, **configuration} if then.get(k) != configuration.get(k)]
@@ -239,38 +272,29 @@ def _read_result(folder: Path, configuration: dict[str, Any]) -> dict[str, Any] 
 
 
 def _evaluate(
-    task: Task, model: nn.Module, preset: Preset, split: str, root: str | Path | None
-) -> dict[str, list[float]]:
-    """In eval mode, and without touching the random numbers of the training."""
-    was_training = model.training
+    task: Task, model: nn.Module, preset: Preset, split: str, root: str | Path | None,
+    stop: Callable[[], bool] | None = None,
+) -> dict[str, list[float]]:  # fmt: skip
+    """In eval mode, and without touching the random numbers of the training.
+
+    Raises:
+        Stopped: ``stop`` answered True before an image.
+    """
+
+    def ask(*_: Any) -> None:
+        if stop is not None and stop():
+            raise Stopped("stopped in the last evaluation; call again to go on")
+
+    was_training, core = model.training, unwrapped(model)
     devices = [p.device for p in model.parameters() if p.device.type == "cuda"][:1]
-    with torch.random.fork_rng(devices=devices):
-        metrics = task.evaluate(unwrapped(model).eval(), preset, split, root)
-    model.train(was_training)
-    return metrics
+    hook = core.register_forward_pre_hook(ask)
+    try:
+        with torch.random.fork_rng(devices=devices):
+            return task.evaluate(core.eval(), preset, split, root)
+    finally:
+        hook.remove()
+        model.train(was_training)
 
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")
-
-
-def _thin(values: list[float]) -> list[float]:
-    """Means over at most ``_CURVE_POINTS`` equal stretches."""
-    width = max(1, math.ceil(len(values) / _CURVE_POINTS))
-    return [_short(_mean(values[i : i + width])) for i in range(0, len(values), width)]
-
-
-def tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
-    """A ``watch`` for :func:`train` that writes event files into ``folder``."""
-    writer = require("tensorboardX", extra="scale").SummaryWriter(str(folder))
-
-    def write(step: int, numbers: dict[str, float]) -> None:
-        for name, value in numbers.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
-
-    return write

@@ -10,6 +10,8 @@ from typing import Any
 from ..tasks import get_task
 from ..training.checkpoint import write_whole
 from ..training.methods import Row
+from .locks import locked
+from .records import read_tuning
 from .runs import Run, train
 
 
@@ -31,7 +33,16 @@ def tune(task: str, preset: str, method: str, out: str | Path, **how: Any) -> di
     Raises:
         ValueError: unknown names.
         FloatingPointError: every rate diverged.
+        Busy: another process tunes this method.
     """
+    get_task(task).preset(preset)
+    with locked(_path(out, task, preset, method)):
+        return _tuned(task, preset, method, out, how)
+
+
+def _tuned(
+    task: str, preset: str, method: str, out: str | Path, how: dict[str, Any]
+) -> dict[str, Any]:
     chosen = get_task(task)
     known = chosen.preset(preset)
     row = Row.parse(method, chosen.right, chosen.full, chosen.methods)
@@ -79,7 +90,7 @@ def settings(task: str, preset: str, method: str, out: str | Path) -> tuple[floa
     """
     path = _path(out, task, preset, method)
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_tuning(path)
         return found["lr"], found["strength"], True
     chosen = get_task(task)
     rates = chosen.preset(preset).rates

@@ -86,6 +86,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
 
     asked: list = []
     ranges = True
+    breaks = ()  # after how many bytes each answer breaks off
 
     def do_GET(self):
         asked = self.headers.get("Range")
@@ -99,7 +100,8 @@ class Server(http.server.SimpleHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start:])
+        left = self.breaks.pop(0) if self.breaks and self.path != "/index.json" else None
+        self.wfile.write(content[start:][:left])
 
     def log_message(self, *_):
         pass
@@ -154,8 +156,79 @@ def test_a_download_goes_on_where_it_broke_off(
     part.parent.mkdir(parents=True)
     part.write_bytes(content if there == "all" else content[:there])
     assert download(FILE, server, tmp_path / "cache").read_bytes() == content
-    assert Server.asked[-1][1] == f"bytes={len(content) if there == 'all' else there}-"
+    assert [asked for _, asked in Server.asked[1:]] == (
+        [] if there == "all" else [f"bytes={there}-"]
+    )
     assert not part.exists()
+
+
+def test_a_download_that_breaks_off_goes_on(server, weights, tmp_path, monkeypatch):
+    """``read(n)`` of http.client ends early without an error: what arrived has to be counted."""
+    content = weights.read_bytes()
+    monkeypatch.setattr(Server, "breaks", [100, 50])
+    assert download(FILE, server, tmp_path / "cache").read_bytes() == content
+    assert [asked for _, asked in Server.asked[1:]] == [None, "bytes=100-", "bytes=150-"]
+
+
+def test_a_server_that_sends_nothing_more_is_told_of(server, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(Server, "breaks", [100, 0])
+    with pytest.raises(ConnectionError, match=r"broke off after 100 of \d+ bytes; call again"):
+        download(FILE, server, tmp_path / "cache")
+    assert (tmp_path / "cache" / f"{FILE}.part").stat().st_size == 100
+    assert download(FILE, server, tmp_path / "cache").read_bytes() == weights.read_bytes()
+
+
+def test_a_part_that_is_longer_than_the_file_is_begun_anew(server, weights, tmp_path):
+    part = tmp_path / "cache" / f"{FILE}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(len(weights.read_bytes()) + 1))
+    assert download(FILE, server, tmp_path / "cache").read_bytes() == weights.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../out/eqreg", "/tmp/out/eqreg", "rain/../../eqreg", "a/b/c", "x"]
+)
+def test_a_name_cannot_leave_the_cache(server, weights, tmp_path, name):
+    index = weights.parents[1] / "index.json"
+    entry = next(iter(json.loads(index.read_text()).values()))
+    index.write_text(json.dumps({f"{name}.safetensors": entry}))
+    with pytest.raises(CheckpointError, match="expected names like rain/eqreg.safetensors, got"):
+        load_pretrained(name, url=server)
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["null", "[]", "7", "{", " ", '{"rain/a.safetensors": null}', '{"rain/a.safetensors": {}}',
+                '{"rain/a.safetensors": {"sha256": "a", "bytes": 0}}', "[" * 9999],
+)  # fmt: skip
+def test_what_is_no_index_is_named(server, weights, content):
+    (weights.parents[1] / "index.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"index.json: expected an index of weights"):
+        load_pretrained("rain/strict-C4", url=server)
+    with pytest.raises(CheckpointError, match=r"index.json: expected an index of weights"):
+        load_pretrained("rain/strict-C4")
+
+
+def test_an_index_that_is_too_large_is_refused(server, weights, monkeypatch):
+    monkeypatch.setattr(pretrained, "_LARGEST_INDEX", 20)
+    with pytest.raises(CheckpointError, match="expected an index of at most 2e-05 MB, got more"):
+        load_pretrained("rain/strict-C4", url=server)
+
+
+def test_the_index_beside_a_file_is_asked(server, weights):
+    """A sound file of ours in the place of another one: its own checksum cannot tell."""
+    tensors, about = load_weights(weights)
+    save_weights(weights, {k: v + 1 for k, v in tensors.items()}, about)
+    for name in ("rain/strict-C4", weights):
+        with pytest.raises(CheckpointError, match=r"index.json has the SHA-256 .*, the file has "):
+            load_pretrained(name)
+
+
+def test_loading_leaves_the_callers_random_numbers_alone(weights):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    load_pretrained(weights)
+    assert torch.equal(torch.get_rng_state(), before) and torch.initial_seed() == 5
 
 
 def test_other_content_than_the_index_says_is_never_used(server, weights, tmp_path):

@@ -1,0 +1,210 @@
+"""What runs leave behind: files that are something else are named, whoever reads them."""
+
+import errno
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from eqreg import files
+from eqreg.experiments import artifacts, comparison
+from eqreg.experiments.cli import main
+from eqreg.experiments.records import Log, is_done, read_record
+from eqreg.experiments.runs import Run, train
+from eqreg.experiments.tuning import tune
+from eqreg.tasks import Preset
+from eqreg.tasks.rain import Rain
+from eqreg.training.checkpoint import CheckpointError, load_weights, save_weights
+
+TINY = Preset(
+    steps=2, images=2, methods=("plain", "decay"), seeds=(0,), rates=(1e-3, 2e-3), tuning_steps=1,
+    expects="", sizes={"patches": 1, "patch": 20, "crop": 8, "size": 24, "spread": 20.0, "width": 4, "depth": 2},
+)  # fmt: skip
+COMMON = ["rain", "--preset", "tiny", "--device", "cpu"]
+WRONG = ["null", "[]", "{}", "7", "{", "", '{"run": 1}', '{"stamp": null}', "[" * 9999, "\x00\xff"]
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(Rain, "presets", {**Rain.presets, "tiny": TINY})
+
+
+def one_line(capsys, status, *words):
+    err = capsys.readouterr().err.removeprefix("eqreg: not tuned; taking lr 0.001, strength 0\n")
+    assert status == 2 and err.startswith("eqreg: ") and err.count("\n") == 1, err
+    assert all(str(word) in err for word in words), err
+
+
+@pytest.mark.parametrize("content", WRONG)
+@pytest.mark.parametrize("name", ["seed-0/result.json", "tuning.json"])
+def test_files_of_another_form_are_one_line(tmp_path, capsys, content, name):
+    path = tmp_path / "rain" / "tiny" / "plain" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content, encoding="latin-1")
+    arguments = [*COMMON, "--out", str(tmp_path)]
+    one_line(capsys, main(["train", *arguments]), path, "expected the result of a ")
+    assert not is_done(path) or content.startswith('{"')
+    if "seed" in name:
+        status = main(["compare", "rain", "--preset", "tiny", "--out", str(tmp_path)])
+        one_line(capsys, status, path, "expected the result of a run")
+
+
+@pytest.mark.parametrize("content", WRONG)
+def test_artifacts_of_another_form_are_named(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(artifacts, "_PLACES", (tmp_path,))
+    (tmp_path / "a.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"a\.json: expected load_artifact: stored results"):
+        artifacts.load_artifact("a")
+
+
+def test_what_was_found_is_shown(tmp_path):
+    (tmp_path / "a").write_text(json.dumps({"n": list(range(99))}))
+    with pytest.raises(
+        ValueError, match=r"a: expected a thing with int or float 'n', got \[0, 1, .*\.\.\.$"
+    ):
+        read_record(tmp_path / "a", "a thing", {"n": (int, float)})
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "run"])
+def test_a_file_in_the_place_of_the_folder(tmp_path, capsys, command):
+    (tmp_path / "out").write_text("")
+    status = main([command, *COMMON, "--out", str(tmp_path / "out")])
+    if command != "run":  # whose children say it
+        one_line(capsys, status, tmp_path / "out", "expected a folder to write in")
+    else:
+        assert status == 1
+
+
+def test_a_folder_that_is_read_only(tmp_path, capsys, monkeypatch):
+    def refuse(*args, **more):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    status = main(["train", *COMMON, "--out", str(tmp_path / "out")])
+    one_line(capsys, status, tmp_path / "out", "expected a folder to write in: Permission denied")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    log = Log(Path("/dev/full"))
+    with pytest.raises(OSError, match="could not write /dev/full: No space left on device"):
+        log.write(1, {"a": 1.0})
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    status = main(["train", *COMMON, "--out", str(tmp_path)])
+    one_line(capsys, status, "checkpoint.safetensors", "No space left on device")
+
+
+# ---- results that are not finite
+
+
+def test_a_result_that_is_not_finite_is_not_done(tmp_path, capsys, monkeypatch):
+    """The loss of the last step is still finite, and so are the weights that its update makes."""
+    run = Run("rain", "tiny", "plain", 0, 1e30, steps=1)
+    with pytest.raises(
+        FloatingPointError, match=r"plain 0 of rain: the metrics became .*lr=1e\+30"
+    ):
+        train(run, tmp_path)
+    assert not (run.folder(tmp_path) / "result.json").exists()
+    assert main(["train", *COMMON, "--lr", "1e30", "--steps", "1", "--out", str(tmp_path)]) == 1
+    # One that an earlier version stored:
+    good = train(Run("rain", "tiny", "plain", 0, 1e-3), tmp_path / "b")
+    path = run.folder(tmp_path / "b") / "result.json"
+    path.write_text(json.dumps({**good, "metrics": {"psnr": math.nan}}))
+    assert not is_done(path)
+    for read in (
+        lambda: train(Run("rain", "tiny", "plain", 0, 1e-3), tmp_path / "b"),
+        lambda: comparison.collect(tmp_path / "b", "rain", "tiny"),
+    ):
+        with pytest.raises(
+            FloatingPointError, match="result.json: expected finite metrics, got psnr nan"
+        ):
+            read()
+
+
+def test_tuning_never_prefers_nan(tmp_path, monkeypatch):
+    """NaN is neither larger nor smaller: ``max`` keeps it if it comes first."""
+    monkeypatch.setattr(
+        Rain, "presets", {"tiny": Preset(**{**TINY.__dict__, "rates": (1e30, 1e-3)})}
+    )
+    found = tune("rain", "tiny", "plain", tmp_path)
+    assert found["lr"] == 1e-3 and found["tried"][0]["psnr"] == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "expected steps at least 1, or None, got 0"),
+        ({"lr": math.nan}, "expected lr positive and finite, got nan"),
+        ({"strength": math.nan}, "expected strength at least 0 and finite, got nan"),
+        ({"strength": -1.0}, "expected strength at least 0 and finite, got -1.0"),
+        ({"seed": -1}, "expected seed at least 0, got -1"),
+        ({"strength": 1.0}, "method 'plain' has no strength, got 1"),
+    ],
+)
+def test_runs_that_cannot_be(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        train(
+            Run(
+                **{
+                    "task": "rain",
+                    "preset": "tiny",
+                    "method": "plain",
+                    "seed": 0,
+                    "lr": 1e-3,
+                    **change,
+                }
+            ),
+            tmp_path,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+# ---- the log, and what is kept
+
+
+def test_a_cut_line_swallows_no_other(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    log.write(1, {"a": 1.0})
+    log.path.write_bytes(log.path.read_bytes() + b'{"step": 2, "a"')
+    log.write(3, {"a": 3.0})
+    assert list(log.read()) == [1, 3]
+    log.path.write_bytes(b'null\n[]\n{}\n{"step": null}\n\xff\n' + log.path.read_bytes())
+    assert list(log.read()) == [1, 3]
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "none"])
+def test_keep_stores_only_whole_networks_of_these_runs(tmp_path, damage):
+    for method, strength in (("plain", 0.0), ("decay", 1.0)):
+        train(Run("rain", "tiny", method, 0, 1e-3, strength), tmp_path)
+    content = comparison.collect(tmp_path, "rain", "tiny")
+    path = tmp_path / "rain" / "tiny" / "decay" / "seed-0" / "weights.safetensors"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-50])
+    elif damage == "other":
+        tensors, about = load_weights(path)
+        save_weights(path, tensors, {**about, "run": {**about["run"], "strength": 2.0}})
+    else:
+        path.unlink()
+    with pytest.raises((CheckpointError, FileNotFoundError), match="weights.safetensors"):
+        artifacts.keep(content, tmp_path, tmp_path / "artifacts")
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_equal_networks_are_equal_files(tmp_path):
+    paths = []
+    for name in "ab":
+        run = Run("rain", "tiny", "plain", 0, 1e-3)
+        train(run, tmp_path / name)
+        paths.append(run.folder(tmp_path / name) / "weights.safetensors")
+    a, b = map(load_weights, paths)
+    assert all(torch.equal(a[0][k], b[0][k]) for k in a[0])
+    for path, (tensors, _) in zip(paths, (a, b), strict=True):
+        save_weights(path, tensors, {})  # without the hours, which differ
+    assert paths[0].read_bytes() == paths[1].read_bytes()
