@@ -18,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..extras import require
+from ._dicom import AIR, header, read_frame
 
-AIR = -1000.0
 # Padding goes down to -3024, reconstructions of metal up to 20000. Beyond this, values are no CT numbers.
 _LOWEST, _HIGHEST = -4096.0, 32767.0
+# A slice that spans no more than this above 0 holds no air, no fat, and no dense bone.
+_PICTURE = 255.0
 # HU = value - 32768 in the 16-bit PNG files of DeepLesion.
 PNG_OFFSET = 32768
 _SUFFIXES = (".dcm", ".png", ".npy")
@@ -62,7 +64,7 @@ def read_ct(path: str | Path, *, offset: int = PNG_OFFSET) -> Tensor:
         raise
     except Exception as error:  # decoders of damaged files raise what they like
         raise ValueError(f"read_ct: could not read {path}: {error}") from error
-    return torch.from_numpy(_checked(hu, path))
+    return torch.from_numpy(check_hu(hu, path))
 
 
 class CTFolder:
@@ -158,25 +160,12 @@ def resize_ct(hu: Tensor, size: int) -> Tensor:
 
 
 def _read_dicom(path: Path) -> np.ndarray[Any, Any]:
-    pydicom = require("pydicom", extra="tasks")
-    file = pydicom.dcmread(path)
-    if getattr(file, "Modality", "CT") != "CT":
-        raise ValueError(f"expected modality CT, got {file.Modality}")
-    for name in ("RescaleSlope", "RescaleIntercept"):
-        if not hasattr(file, name):
-            raise ValueError(f"expected {name}, without which values are no CT numbers")
-    if not float(file.RescaleSlope):
-        raise ValueError("expected a RescaleSlope other than 0, with which all values are equal")
-    values = file.pixel_array
-    if values.ndim != 2:
-        raise ValueError(f"expected one grey image, got values of shape {values.shape}")
-    hu = values.astype(np.float32) * float(file.RescaleSlope) + float(file.RescaleIntercept)
-    padding = getattr(file, "PixelPaddingValue", None)
-    if padding is not None:
-        limit = getattr(file, "PixelPaddingRangeLimit", padding)
-        low, high = sorted((int(padding), int(limit)))
-        hu[(values >= low) & (values <= high)] = AIR
-    return hu.astype(np.float32)
+    found = header(path)
+    if found is None or found.frames != 1:
+        raise ValueError(
+            f"expected one grey image, got {found.frames if found else 'a DICOMDIR'} of them"
+        )
+    return read_frame(path)
 
 
 def _read_png(path: Path, offset: int) -> np.ndarray[Any, Any]:
@@ -189,10 +178,18 @@ def _read_png(path: Path, offset: int) -> np.ndarray[Any, Any]:
 
 
 def _read_npy(path: Path) -> np.ndarray[Any, Any]:
-    return np.load(path, allow_pickle=False).astype(np.float32)
+    values = np.load(path, allow_pickle=False)
+    if values.dtype in (np.uint8, np.bool_):
+        raise ValueError(f"expected CT numbers, got an 8-bit picture ({values.dtype})")
+    return values.astype(np.float32)
 
 
-def _checked(hu: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
+def check_hu(hu: np.ndarray[Any, Any], path: Path | str) -> np.ndarray[Any, Any]:
+    """CT numbers (H, W) with everything below air made air.
+
+    Raises:
+        ValueError: another shape, values that are not finite or no CT numbers. The message names ``path``.
+    """
     if hu.ndim != 2 or 0 in hu.shape:
         raise ValueError(f"read_ct: expected one slice (H, W) in {path}, got shape {hu.shape}")
     bad = int((~np.isfinite(hu)).sum())
@@ -202,5 +199,10 @@ def _checked(hu: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
         raise ValueError(
             f"read_ct: expected CT numbers in [-4096, 32767] HU in {path}, got "
             f"[{hu.min():g}, {hu.max():g}]; is the offset right?"
+        )
+    if hu.size > 1 and 0 <= hu.min() < hu.max() <= _PICTURE:
+        raise ValueError(
+            f"read_ct: expected CT numbers with air at -1000 HU in {path}, got [{hu.min():g}, {hu.max():g}], "
+            "which looks like a picture of 8 bits or like attenuation"
         )
     return np.maximum(hu, np.float32(AIR))

@@ -1,0 +1,138 @@
+"""What is known of a whole data set: its manifest, masks, lists, README and contact sheet.
+
+Taught in: notebooks/14
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ... import __version__
+from ...files import write_whole
+from .about import readme
+from .layout import Case, read_case
+from .protocol import Recipe
+from .scan import WORK, unpacked
+from .sheet import Row, sheet
+
+MANIFEST = "manifest.json"
+_FORMAT = "eqreg ct data set 1"
+_SHOWN = 6
+
+
+def finish(
+    root: Path,
+    about: dict[str, Any],
+    recipe: Recipe,
+    records: Sequence[dict[str, Any]],
+    refused: list[str],
+) -> dict[str, Any]:
+    """Write masks, lists, README, contact sheet and, last, the manifest.
+
+    Args:
+        root: of the data set.
+        about: ``key``, ``seed`` and ``layout``.
+        recipe: the protocol.
+        records: of all slices.
+        refused: lines of files that were left out before.
+
+    Raises:
+        ValueError: no slice could be used.
+        OSError: a file cannot be written.
+    """
+    good = [r for r in records if "cases" in r]
+    bad = [r["refused"] for r in records if "refused" in r]
+    if not good:
+        shutil.rmtree(root / WORK)
+        raise ValueError(f"none of the slices could be used; the first: {bad[0]}")
+    size = recipe.geometry.size
+    listed = [{**case, "source": r["source"]["name"]} for r in good for case in r["cases"]]
+    for split in sorted({c["split"] for c in listed}) if about["layout"] == "published" else ():
+        numbers = [c["number"] for c in listed if c["split"] == split]
+        masks = np.zeros((size, size, max(numbers) + 1), np.uint8)
+        for r in good:
+            for case, mask in zip(r["cases"], unpacked(r, size), strict=True):
+                if case["split"] == split:
+                    masks[..., case["number"]] = mask
+        buffer = io.BytesIO()
+        np.save(buffer, masks)
+        write_whole(root / f"{split}mask.npy", buffer.getvalue())
+        folders = dict.fromkeys(c["slice"] for c in listed if c["split"] == split)
+        lines = "".join(f"{folder}/gt.h5\n" for folder in folders)
+        write_whole(root / split / f"{split}_640geo_dir.txt", lines.encode())
+    content = {
+        "format": _FORMAT, "eqreg": __version__, **about, "protocol": "protocol.yaml",
+        "protocol_sha256": hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
+        "exact_turns": recipe.geometry.turns, "sources": [r["source"] for r in good],
+        "left_out": refused + bad, "cases": listed,
+    }  # fmt: skip
+    write_whole(root / "README.md", readme(content, recipe).encode())
+    step = max(1, len(listed) // _SHOWN)
+    write_whole(root / "contact_sheet.png", sheet(_rows(root, listed[::step][:_SHOWN])))
+    write_whole(root / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
+    shutil.rmtree(root / WORK)
+    return content
+
+
+def read_manifest(root: str | Path) -> dict[str, Any]:
+    """What is known of a finished data set.
+
+    Raises:
+        FileNotFoundError: none is there, or it is not finished.
+        ValueError: the file is damaged or of another version.
+    """
+    path = Path(root) / MANIFEST
+    if not path.is_file():
+        begun = " that is finished" if (Path(root) / WORK).is_dir() else ""
+        raise FileNotFoundError(
+            f"expected a data set of `eqreg ct simulate`{begun}, found no {path}"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: could not be read: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"{path}: expected {_FORMAT!r}")
+    return content
+
+
+def read_split_masks(root: Path, split: str) -> np.ndarray[Any, Any] | None:
+    """(H, W, K) of a split in the published layout; None in the other.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = root / f"{split}mask.npy"
+    if not path.is_file():
+        return None
+    try:
+        return np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: could not be read: {error}") from error
+
+
+def cases(
+    root: Path, manifest: dict[str, Any], split: str
+) -> Iterator[tuple[dict[str, Any], Case]]:
+    """The records and cases of a split, one after the other."""
+    masks = read_split_masks(root, split)
+    for record in manifest["cases"]:
+        if record["split"] == split:
+            yield record, read_case(root, record, masks)
+
+
+def _rows(root: Path, cases: Sequence[dict[str, Any]]) -> list[Row]:
+    rows = []
+    for record in cases:
+        case = read_case(root, record, read_split_masks(root, record["split"]))
+        images = (t.numpy() for t in (case.gt, case.mask, case.ma, case.li))
+        rows.append(Row(f"{record['source']}: {', '.join(record['materials'])}", *images))
+    return rows
