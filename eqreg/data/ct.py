@@ -162,9 +162,8 @@ def resize_ct(hu: Tensor, size: int) -> Tensor:
 def _read_dicom(path: Path) -> np.ndarray[Any, Any]:
     found = header(path)
     if found is None or found.frames != 1:
-        raise ValueError(
-            f"expected one grey image, got {found.frames if found else 'a DICOMDIR'} of them"
-        )
+        frames = found.frames if found else 0
+        raise ValueError(f"expected one grey image, got a file of {frames}")
     return read_frame(path)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from ..tasks import NAMES, get_task
 from ..training.checkpoint import CheckpointError
-from . import campaign, comparison, tuning, variation
+from . import campaign, comparison, ct_cli, tuning, variation
 from .artifacts import keep
 from .locks import Busy
 from .options import THREADS, Parser, device, real, whole
@@ -229,4 +229,5 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--split", default="test", help="test (default) or val")
     trains(made)
     command("list", _list, "Tasks, presets and methods.", task=False)
+    ct_cli.register(commands)
     return parser

@@ -105,7 +105,7 @@ def test_dicom_that_is_no_ct_slice(write_dicom, tags, message):
 
 
 def test_a_volume_is_no_slice(write_dicom):
-    with pytest.raises(ValueError, match=r"one grey image, got values of shape \(2, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"one grey image, got a file of 2"):
         read_ct(write_dicom(np.stack([VALUES, VALUES])))
 
 

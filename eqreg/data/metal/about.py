@@ -44,7 +44,8 @@ def readme(manifest: dict[str, Any], recipe: Recipe) -> str:
     return f"""\
 # CT slices with simulated metal
 
-{counts["train"]} training and {counts["test"]} test cases, simulated by eqreg {manifest["eqreg"]}, seed {manifest["seed"]}.
+{counts["train"]} training and {counts["test"]} test cases, simulated by
+eqreg {manifest["eqreg"]}, seed {manifest["seed"]}.
 Images are attenuation in 1/cm, `mu = 0.192 (1 + HU/1000)`; sinograms are line integrals.
 
 {layout}
@@ -54,7 +55,9 @@ Images are attenuation in 1/cm, `mu = 0.192 (1 + HU/1000)`; sinograms are line i
 * `contact_sheet.png`: some of the cases.
 
 The scanner: {type(g).__name__}, {g.views} views, {g.bins} cells, {g.size} x {g.size} pixels of {g.pixel:.4g} cm.
-It is {turns} equivariant under quarter turns of the patient. Score a method with `eqreg ct repair` and `eqreg ct score`.
+It is {turns} equivariant under quarter turns of the patient.
+
+Score a method with `eqreg ct repair` and `eqreg ct score`.
 
 The slices keep the licence of their sources.
 """

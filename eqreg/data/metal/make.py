@@ -19,11 +19,11 @@ import torch
 from ...extras import require
 from ...files import write_whole
 from ..ct import PNG_OFFSET
-from .layout import LAYOUTS
-from .manifest import MANIFEST, finish, read_manifest
+from .layout import LAYOUTS, Case
+from .manifest import MANIFEST, finish, picture, read_manifest
+from .place import labels
 from .protocol import Recipe
-from .scan import WORK, Job, own_masks_count, prepare, run, scanned
-from .sheet import Row, sheet
+from .scan import WORK, Job, own_masks_count, prepare, refusal, run, scanned
 from .slices import Source, find_slices
 
 _SHOWN = 6
@@ -97,8 +97,7 @@ def make(
     if (done := _claim(root, key)) is not None:
         report(f"{root} is finished: {len(done['cases'])} cases")
         return done
-    for line in refused:
-        report(f"left out {line}")
+    tell_left_out(refused, report)
     if recipe.geometry.turns < 4:
         report(
             f"{recipe.geometry.views} views: this scanner is not exactly equivariant under quarter turns"
@@ -130,30 +129,41 @@ def preview(
         As :func:`make`.
     """
     sources, refused = find_slices(plan.places, offset=plan.offset, every=plan.every)
-    for line in refused:
-        report(f"left out {line}")
+    tell_left_out(refused, report)
     scanner, rows = recipe.scanner(), []
     for job in _jobs(plan, sources, recipe, report):
         try:
             prepared = prepare(job, recipe, plan.masks, plan.spacing)
         except ValueError as error:
-            report(f"left out {job.source.name}: {error}")
+            report(f"left out {refusal(job.source, error)}")
             continue
         for line in prepared.told:
             report(f"{job.source.name}: {line}")
         first = prepared._replace(implants=prepared.implants[:1], numbers=prepared.numbers[:1])
         clean, scans = scanned(first, scanner, job)
-        mask = torch.stack([i.mask for i in first.implants[0]]).any(0).numpy()
-        rows.append(
-            Row(job.source.name, clean["image"], mask, scans.ma[0].numpy(), scans.li[0].numpy())
-        )
+        mask = labels(first.implants[0])[1]
+        gt = torch.from_numpy(clean["image"])
+        sinograms = (scans.ma_sinogram[0], scans.li_sinogram[0])
+        case = Case(gt, scans.ma[0], scans.li[0], mask, scans.trace[0], *sinograms, job.key)
+        rows.append((job.source.name, case))
         if len(rows) == _SHOWN:
             break
     if not rows:
         raise ValueError("none of the slices could be used; the lines above say why")
     path = Path(out) / "preview.png"
-    write_whole(path, sheet(rows))
+    write_whole(path, picture(rows))
     return path
+
+
+def tell_left_out(refused: Sequence[str], report: Callable[[str], None]) -> None:
+    """A line for each reason, with the first file of it; the manifest has all of them."""
+    by_reason: dict[str, list[str]] = {}
+    for line in refused:
+        path, _, reason = line.partition(": ")
+        by_reason.setdefault(reason, []).append(path)
+    for reason, paths in by_reason.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        report(f"left out {paths[0]}{more}: {reason}")
 
 
 def _jobs(

@@ -10,18 +10,18 @@ import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ... import __version__
 from ...files import write_whole
 from .about import readme
 from .layout import Case, read_case
 from .protocol import Recipe
 from .scan import WORK, unpacked
-from .sheet import Row, sheet
+from .sheet import Tiles, grey, marked, sheet
 
 MANIFEST = "manifest.json"
 _FORMAT = "eqreg ct data set 1"
@@ -69,14 +69,14 @@ def finish(
         lines = "".join(f"{folder}/gt.h5\n" for folder in folders)
         write_whole(root / split / f"{split}_640geo_dir.txt", lines.encode())
     content = {
-        "format": _FORMAT, "eqreg": __version__, **about, "protocol": "protocol.yaml",
+        "format": _FORMAT, "eqreg": _version(), **about, "protocol": "protocol.yaml",
         "protocol_sha256": hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
         "exact_turns": recipe.geometry.turns, "sources": [r["source"] for r in good],
         "left_out": refused + bad, "cases": listed,
     }  # fmt: skip
     write_whole(root / "README.md", readme(content, recipe).encode())
     step = max(1, len(listed) // _SHOWN)
-    write_whole(root / "contact_sheet.png", sheet(_rows(root, listed[::step][:_SHOWN])))
+    write_whole(root / "contact_sheet.png", picture(_shown(root, listed[::step][:_SHOWN])))
     write_whole(root / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
     shutil.rmtree(root / WORK)
     return content
@@ -129,10 +129,29 @@ def cases(
             yield record, read_case(root, record, masks)
 
 
-def _rows(root: Path, cases: Sequence[dict[str, Any]]) -> list[Row]:
-    rows = []
-    for record in cases:
-        case = read_case(root, record, read_split_masks(root, record["split"]))
-        images = (t.numpy() for t in (case.gt, case.mask, case.ma, case.li))
-        rows.append(Row(f"{record['source']}: {', '.join(record['materials'])}", *images))
-    return rows
+def picture(rows: Sequence[tuple[str, Case]]) -> bytes:
+    """A contact sheet of cases with their titles, as PNG."""
+    return sheet(
+        ("without metal", "metal", "scanned", "after LI"),
+        [
+            Tiles(title, (grey(c.gt), marked(c.gt, c.mask), grey(c.ma), grey(c.li)))
+            for title, c in rows
+        ],
+    )
+
+
+def _shown(root: Path, records: Sequence[dict[str, Any]]) -> list[tuple[str, Case]]:
+    return [
+        (
+            f"{r['source']}: {', '.join(r['materials'])}",
+            read_case(root, r, read_split_masks(root, r["split"])),
+        )
+        for r in records
+    ]
+
+
+def _version() -> str:
+    try:
+        return metadata.version("eqreg")
+    except metadata.PackageNotFoundError:  # run from a folder of sources
+        return "unreleased"

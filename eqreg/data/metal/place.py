@@ -25,8 +25,8 @@ class Site(NamedTuple):
 
     ``shape`` of :func:`eqreg.physics.ct.implant`; ``area`` of one in mm^2, from and to; ``number`` in a scan, from and
     to; ``metals`` that are usual. ``across``, ``down``: where its middle lies, in half widths and half heights of the
-    body from its middle, the first to both sides. ``bone``: its middle lies in bone, else in soft tissue. ``widest``:
-    of the body in mm, for what is found in heads only.
+    body from its middle, the first to both sides. ``bone``: its middle lies in bone that is still dense when it is
+    smoothed over so many mm; 0 for soft tissue. ``width`` of the body in mm, from and to, which tells heads from hips.
     """
 
     shape: str
@@ -35,20 +35,24 @@ class Site(NamedTuple):
     metals: tuple[str, ...]
     across: tuple[float, float]
     down: tuple[float, float]
-    bone: bool = True
-    widest: float = math.inf
+    bone: float
+    width: tuple[float, float]
 
 
 SITES = {
-    "hip": Site("hip", (700, 1800), (1, 2), ("titanium", "co-cr", "steel"), (0.3, 0.85), (-0.5, 0.5)),
-    "spine": Site("screw", (100, 350), (2, 2), ("titanium", "steel"), (0.0, 0.3), (0.1, 1.0)),
-    "dental": Site(
-        "filling", (15, 90), (2, 5), ("amalgam", "gold", "titanium"), (0.0, 0.9), (-1.0, -0.25), widest=260
+    "hip": Site(
+        "hip", (700, 1800), (1, 2), ("titanium", "co-cr", "steel"), (0.3, 0.85), (-0.5, 0.5), 6, (275, math.inf)
     ),
-    "clips": Site("clip", (12, 50), (2, 4), ("titanium", "steel"), (0.0, 0.8), (-0.8, 0.8), bone=False),
+    "spine": Site("screw", (100, 350), (2, 2), ("titanium", "steel"), (0.0, 0.3), (0.1, 1.0), 3, (275, math.inf)),
+    "dental": Site(
+        "filling", (15, 90), (2, 5), ("amalgam", "gold", "titanium"), (0.0, 0.9), (-1.0, -0.25), 2, (110, 275)
+    ),
+    "clips": Site("clip", (12, 50), (2, 4), ("titanium", "steel"), (0.0, 0.8), (-0.8, 0.8), 0, (0, math.inf)),
 }  # fmt: skip
 # HU: what counts as bone once it is smoothed, and the range of soft tissue.
 _BONE, _SOFT = 180.0, (-200.0, 150.0)
+# A body with more air than this shows lungs, and has no hips.
+_LUNGS, _AIR_HU = 0.1, -500.0
 _TRIES = 40
 
 
@@ -160,11 +164,13 @@ def _allowed(site: Site, hu: Tensor, body: Tensor, field: float) -> Tensor:
     """Where the middle of an implant may lie."""
     rows, columns = body.any(1).nonzero().flatten(), body.any(0).nonzero().flatten()
     width, height = int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
-    if width * field / hu.shape[-1] > site.widest:
+    pixel = field / hu.shape[-1]
+    lungs = float((hu[body] < _AIR_HU).float().mean()) > _LUNGS
+    if not site.width[0] <= width * pixel <= site.width[1] or (lungs and site.shape == "hip"):
         return torch.zeros_like(body)
     nd = require("scipy.ndimage", extra="tasks")
-    # Over 2 mm marrow and cortex count together, and a bright vessel does not.
-    smooth = torch.from_numpy(nd.gaussian_filter(hu.numpy(), 2.0 * hu.shape[-1] / field))
+    # Smoothed, marrow and cortex count together, and ribs and bright vessels do not.
+    smooth = torch.from_numpy(nd.gaussian_filter(hu.numpy(), (site.bone or 2.0) / pixel))
     tissue = smooth > _BONE if site.bone else (smooth > _SOFT[0]) & (smooth < _SOFT[1])
     middle = _middle(body)
     side = torch.arange(hu.shape[-1])

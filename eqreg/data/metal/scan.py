@@ -146,9 +146,7 @@ def run(
         prepared = prepare(job, recipe, masks, spacing)
         clean, scans = scanned(prepared, _scanner(recipe.to_yaml()), job)
     except ValueError as error:
-        path = job.source.path if job.source.kind != "phantom" else job.source.name
-        line = " ".join(str(error).split())
-        record: dict[str, Any] = {"refused": line if path in line else f"{path}: {line}"}
+        record: dict[str, Any] = {"refused": refusal(job.source, error)}
         write_whole(root / WORK / f"{job.key}.json", json.dumps(record).encode())
         return record
     folder, cases = job.source.folder, []
@@ -202,6 +200,15 @@ def unpacked(record: dict[str, Any], size: int) -> np.ndarray[Any, Any]:
     packed = np.frombuffer(bytes.fromhex(record["masks"]), np.uint8)
     rows = packed.reshape(len(record["cases"]), size, (size + 7) // 8)
     return np.unpackbits(rows, axis=-1)[..., :size]
+
+
+def refusal(source: Source, error: ValueError) -> str:
+    """The file, what was found, what is expected; the file once."""
+    line = " ".join(str(error).split())
+    path = source.name if source.kind == "phantom" else source.path
+    for said in ("read_ct: ", f"could not read {path}: ", f" in {path}"):
+        line = line.replace(said, "")
+    return f"{path}: {line}"
 
 
 @lru_cache(maxsize=1)

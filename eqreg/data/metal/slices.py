@@ -248,4 +248,9 @@ def _phantoms(place: str) -> list[_Found]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    line = " ".join(str(error).split()) or type(error).__name__
+    if (
+        type(error).__name__ == "InvalidDicomError"
+    ):  # pydicom's words speak of a setting that we do not have
+        return "expected a DICOM file, found no DICM at byte 128"
+    return line
