@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..extras import require
-from ._dicom import AIR, header, read_frame
+from .dicom import AIR, header, read_frame
 
 # Padding goes down to -3024, reconstructions of metal up to 20000. Beyond this, values are no CT numbers.
 _LOWEST, _HIGHEST = -4096.0, 32767.0

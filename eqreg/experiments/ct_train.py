@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from ..data.metal.manifest import cases, read_manifest
-from ..tasks._metal import Cases
-from ..tasks.mar import MetalCrops
+from ..tasks.mar import Cases, MetalCrops
 from ..training.checkpoint import save_weights
 from ..training.fit import fit
 from .runs import Run, prepared

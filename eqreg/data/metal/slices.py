@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ...extras import require
-from .._dicom import header, is_dicom, read_frame
 from ..ct import PNG_OFFSET, check_hu, read_ct
+from ..dicom import header, is_dicom, read_frame
 from ..phantoms import REGIONS, phantom
 
 # What the image of a phantom shows, and its pixels per side.
