@@ -23,7 +23,7 @@ from .records import tensorboard
 from .runs import Run, train
 from .stopping import Stop, Stopped
 
-_VARY = "the preset at each value of one of its sizes, or of `rate`: patches=4,16,64"
+_VARY = "the preset at each value of one of its sizes, of `rate` or of `strength`: patches=4,16,64"
 _EXPECTED = (ValueError, OSError, ImportError, CheckpointError)
 _MANY = 10**9
 _INTERRUPTED = 130  # as shells report it

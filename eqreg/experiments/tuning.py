@@ -46,7 +46,7 @@ def _tuned(
     chosen = get_task(task)
     known = chosen.preset(preset)
     row = Row.parse(method, chosen.right, chosen.full, chosen.methods)
-    strengths = row.method.strengths or (0.0,)
+    strengths = known.strengths_of(row.method)
     middle = strengths[(len(strengths) - 1) // 2]
     tried: dict[tuple[float, float], float] = {}
     hours = 0.0
@@ -93,9 +93,10 @@ def settings(task: str, preset: str, method: str, out: str | Path) -> tuple[floa
         found = read_tuning(path)
         return found["lr"], found["strength"], True
     chosen = get_task(task)
-    rates = chosen.preset(preset).rates
+    known = chosen.preset(preset)
+    rates = known.rates
     row = Row.parse(method, chosen.right, chosen.full, chosen.methods)
-    strengths = row.method.strengths or (0.0,)
+    strengths = known.strengths_of(row.method)
     return rates[(len(rates) - 1) // 2], strengths[(len(strengths) - 1) // 2], False
 
 

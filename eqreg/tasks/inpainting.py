@@ -40,6 +40,12 @@ _SELF_SUPERVISED = {
     ),
 }
 _ROWS = (*_SUPERVISED, *_SELF_SUPERVISED)
+# Every supervised method of the book; C2 is a smaller group than the task has.
+_ALL = (
+    "plain", "augmentation-C2", "augmentation", "strict-C2", "strict-equal-C2", "strict", "strict-equal",
+    "pairs", "eqreg-C2", "eqreg", "penalty", "eqreg-scale-free", "projection-penalty",
+    "decay", "augmentation-decay", "automatic", "start-decay",
+)  # fmt: skip
 _EVALUATION_SEED = 10_000
 # Names of metrics -> what differs from the training's camera: photons, kept share, size of holes.
 _ELSEWHERE: dict[str, dict[str, Any]] = {
@@ -96,6 +102,12 @@ class Inpainting(Task):
                 "fresh": True, "copies": 3,
             },
             expects="days of one GPU; not yet run",
+        ),
+        "methods": Preset(
+            steps=400, images=8, methods=_ALL, seeds=(0, 1, 2, 3, 4),
+            rates=(2.5e-3, 5e-3, 1e-2), tuning_steps=400, tuning_seeds=(100, 101), study=True,
+            sizes={"patches": 16, "patch": 96, "crop": 24, "size": 128, "width": 12, "levels": 2},
+            expects="for chapter 11, varied by patches=4,16,64: hours each on one CPU core; not yet run",
         ),
     }  # fmt: skip
 

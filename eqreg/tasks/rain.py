@@ -20,6 +20,12 @@ _ROWS = (
     "plain", "augmentation", "augmentation-C4", "strict", "strict-equal", "strict-C4",
     "pairs", "eqreg", "eqreg-C4", "decay", "augmentation-decay",
 )  # fmt: skip
+# Every method of the book, most with the right group and with the larger one.
+_ALL = (
+    "plain", "augmentation", "augmentation-C4", "strict", "strict-equal", "strict-C4", "strict-equal-C4",
+    "pairs", "pairs-C4", "eqreg", "eqreg-C4", "penalty-C4", "eqreg-scale-free-C4", "projection-penalty",
+    "decay", "augmentation-decay", "automatic", "start-decay",
+)  # fmt: skip
 _EVALUATION_SEED = 10_000
 
 
@@ -56,6 +62,25 @@ class Rain(Task):
             # 73 GFLOP a step of plain; 4 hours and 100 hours from 3 and 0.1 TFLOP/s.
             expects="half an hour of an H200-class GPU, 4 hours of a free Colab GPU, 100 hours of two "
             "CPU cores: counted from operations, not yet run",
+        ),
+        "methods": Preset(
+            steps=400, images=8, methods=_ALL, seeds=(0, 1, 2, 3, 4),
+            rates=(4e-3, 8e-3, 1.6e-2), tuning_steps=400, tuning_seeds=(100, 101), study=True,
+            sizes={"patches": 16, "patch": 96, "crop": 24, "size": 128, "spread": 20.0, "width": 16, "depth": 6},
+            expects="for chapter 11, varied by patches=4,16,64: 50 minutes each on one CPU core, counted "
+            "from the seconds of a run in artifacts/soft.json",
+        ),
+        "page": Preset(
+            steps=60, images=8, methods=("plain", "augmentation-C4", "strict-C4", "pairs-C4", "eqreg-C4"),
+            seeds=(0, 1, 2), rates=(5e-3, 1e-2, 2e-2), tuning_steps=60, tuning_seeds=(100, 101), study=True,
+            sizes={"patches": 4, "patch": 96, "crop": 24, "size": 192, "spread": 20.0, "width": 16, "depth": 6},
+            expects="rates and strengths for what chapter 13 trains while it is read: minutes on one CPU core",
+        ),
+        "dial": Preset(
+            steps=160, images=8, methods=("plain", "decay", "automatic"), seeds=(0, 1, 2, 3, 4),
+            rates=(4e-3, 8e-3, 1.6e-2), tuning_steps=160, study=True,
+            sizes={"patches": 4, "patch": 32, "crop": 16, "size": 128, "spread": 20.0, "width": 12, "depth": 4},
+            expects="for chapter 11, varied by spread=20,60,90 and by strength: minutes each on one CPU core",
         ),
     }  # fmt: skip
 

@@ -38,6 +38,7 @@ class Preset:
         watch: how many times a run looks at the validation images, for the learning curve.
         sizes: the task's own numbers (crop, width, ...).
         expects: hours and device that the whole comparison takes, and how that is known.
+        strengths: in place of those of the methods that have some, for tuning; a single one is taken as it is.
         study: it answers one question of a chapter; ``artifacts/`` keeps its table and not its networks.
     """
 
@@ -51,17 +52,22 @@ class Preset:
     tuning_seeds: tuple[int, ...] = (100,)
     watch: int = 8
     sizes: Mapping[str, Any] = field(default_factory=dict)
+    strengths: tuple[float, ...] = ()
     study: bool = False
 
     def __post_init__(self) -> None:
         if shared := set(self.seeds) & set(self.tuning_seeds):
             raise ValueError(f"Preset: tuning and reported runs share the seeds {sorted(shared)}")
 
+    def strengths_of(self, method: Method) -> tuple[float, ...]:
+        """What tuning tries; 0 alone for a method that has no strength."""
+        return (self.strengths or method.strengths) if method.strengths else (0.0,)
+
     def varied(self, axis: str, value: str) -> Preset:
-        """The same with another value of one of its ``sizes``, or with one ``rate`` in place of ``rates``.
+        """The same with another value of one of its ``sizes``, or with one rate or strength for all methods.
 
         Args:
-            axis: name of a size, or ``"rate"``.
+            axis: name of a size, ``"rate"`` or ``"strength"``.
             value: as on the command line; read as the type that the preset's own value has.
 
         Raises:
@@ -71,7 +77,7 @@ class Preset:
         >>> quick.varied("patches", "16").sizes
         {'patches': 16}
         """
-        axes = {**self.sizes, "rate": self.rates[0]}
+        axes = {**self.sizes, "rate": self.rates[0], "strength": 1.0}
         if axis not in axes:
             raise ValueError(f"cannot vary {axis!r}; expected one of {', '.join(axes)}")
         kind = type(axes[axis])
@@ -83,6 +89,8 @@ class Preset:
             ) from error
         if axis == "rate":
             return replace(self, rates=(read,), study=True)
+        if axis == "strength":
+            return replace(self, strengths=(read,), study=True)
         return replace(self, sizes={**self.sizes, axis: read}, study=True)
 
 

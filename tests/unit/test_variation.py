@@ -98,6 +98,13 @@ class Here:
         return self.status
 
 
+def test_a_varied_strength_is_that_of_every_method_that_has_one(tiny, tmp_path):
+    found = tune("rain", "tiny,rate=2e-3,strength=5", "decay", tmp_path)
+    assert [(t["lr"], t["strength"]) for t in found["tried"]] == [(2e-3, 5.0)]
+    found = tune("rain", "tiny,rate=2e-3,strength=5", "plain", tmp_path)
+    assert found["strength"] == 0
+
+
 def test_a_study_is_stopped_called_again_compared_and_kept(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(campaign, "_start", Here)
     monkeypatch.setattr(campaign, "_POLL", 0)
