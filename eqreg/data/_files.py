@@ -43,7 +43,7 @@ def image_size(path: Path, who: str) -> tuple[int, int]:
     try:
         with pillow.open(path) as picture:
             size, last = picture.size, _LAST_BYTES.get(picture.format, b"")
-    except (OSError, SyntaxError) as error:  # what Pillow raises for foreign or damaged files
+    except _unreadable() as error:
         raise ValueError(
             f"{who}: expected a readable image, could not decode {path}: {error}"
         ) from error
@@ -65,7 +65,12 @@ def read_rgb(path: Path, who: str) -> Tensor:
     """
     try:
         return read_image(path).expand(3, -1, -1)
-    except (OSError, SyntaxError) as error:
+    except _unreadable() as error:
         raise ValueError(
             f"{who}: expected a readable image, could not decode {path}: {error}"
         ) from error
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What Pillow raises for foreign and damaged files, and for small ones that unpack to huge images."""
+    return OSError, SyntaxError, require("PIL.Image", extra="tasks").DecompressionBombError

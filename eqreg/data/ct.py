@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..extras import require
+from ._arrays import from_npy
 from .dicom import AIR, header, read_frame
 
 # Padding goes down to -3024, reconstructions of metal up to 20000. Beyond this, values are no CT numbers.
@@ -177,7 +178,7 @@ def _read_png(path: Path, offset: int) -> np.ndarray[Any, Any]:
 
 
 def _read_npy(path: Path) -> np.ndarray[Any, Any]:
-    values = np.load(path, allow_pickle=False)
+    values = from_npy(path)
     if values.dtype in (np.uint8, np.bool_):
         raise ValueError(f"expected CT numbers, got an 8-bit picture ({values.dtype})")
     return values.astype(np.float32)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..extras import require
+from ._arrays import from_npz, refuse_large
 
 # Parts of scikit-learn's 1797 digits, after one fixed shuffle. Settings are chosen on `val`.
 _DIGITS = {"train": slice(0, 1000), "val": slice(1000, 1300), "test": slice(1300, 1797)}
@@ -137,13 +138,19 @@ def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
         ValueError: wrong magic number, fewer or more bytes than announced, or a broken gzip file.
     """
     path = Path(path)
+    head = 4 + 4 * dimensions
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            content = file.read(head)
+            magic = int.from_bytes(content[:4], "big")
+            if len(content) == head and magic == _MAGIC + dimensions:
+                size = math.prod(np.frombuffer(content, ">u4", offset=4).tolist())
+                refuse_large(path.name, size)
+                content += file.read(size + 1)  # one more shows that it is too long
     except (EOFError, OSError, zlib.error) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"read_idx: expected a complete gzip file at {path}: {error}") from error
-    magic, head = int.from_bytes(content[:4], "big"), 4 + 4 * dimensions
     if len(content) >= 4 and magic != _MAGIC + dimensions:
         raise ValueError(
             f"read_idx: expected the magic number {_MAGIC + dimensions} (unsigned bytes, {dimensions} "
@@ -259,11 +266,18 @@ def _find(root: Path, split: str) -> list[Path]:
 def _read_npz(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     keys = f"x_{split}", f"y_{split}"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {key: arrays[key] for key in keys if key in arrays}
-            names = ", ".join(arrays.files) or "none"
+        found, there = from_npz(path, keys)
+        names = ", ".join(there) or "none"
     # Whatever numpy and zipfile raise for files that are cut or foreign.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ) as error:
         raise ValueError(f"mnist: {path} is truncated or no npz file: {error}") from error
     if len(found) < 2:
         raise ValueError(

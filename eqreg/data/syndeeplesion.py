@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..extras import require
+from ._arrays import from_h5, from_npy, from_npz
 
 _SIZE = 416
 _IMAGE, _SINOGRAM = (_SIZE, _SIZE), (640, 641)
@@ -139,8 +140,7 @@ def read_masks(path: str | Path, size: int = _SIZE) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"read_masks: expected masks at {path}, found no file")
     try:
-        content = np.load(path, allow_pickle=False)
-        array = content if isinstance(content, np.ndarray) else content[content.files[0]]
+        array = from_npy(path) if path.suffix == ".npy" else _only(path)
     except Exception as error:
         raise ValueError(f"read_masks: could not read {path}: {error}") from error
     if array.ndim != 3 or array.shape[0] != array.shape[1] or not np.isin(array, (0, 1)).all():
@@ -157,6 +157,12 @@ def read_masks(path: str | Path, size: int = _SIZE) -> Tensor:
         for m in np.moveaxis(array, -1, 0)
     ]
     return torch.from_numpy(np.stack(resized)).bool()
+
+
+def _only(path: Path) -> np.ndarray:
+    """The first array of an npz file."""
+    names = from_npz(path, ())[1]
+    return from_npz(path, names[:1])[0][names[0]]
 
 
 def _number(path: Path) -> int | None:
@@ -182,14 +188,8 @@ def _find(folder: Path) -> list[tuple[Path, int]]:
 
 def _read(path: Path, needed: tuple[str, ...], more: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
-        if path.suffix == ".h5":
-            with require("h5py", extra="tasks").File(path, "r") as file:
-                found = sorted(file)
-                content = {key: file[key][:] for key in needed + more if key in file}
-        else:
-            with np.load(path, allow_pickle=False) as file:
-                found = sorted(file.files)
-                content = {key: file[key] for key in needed + more if key in file.files}
+        read = from_h5 if path.suffix == ".h5" else from_npz
+        content, found = read(path, needed + more)
     except ImportError:
         raise
     except Exception as error:  # decoders of damaged files raise what they like

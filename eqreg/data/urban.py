@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..extras import require
-from .images import read_image
+from ._arrays import from_npz
+from ._files import read_rgb
 
 PARTS = ("train", "val", "all", "test")
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
@@ -64,15 +67,10 @@ class Urban100:
     def __getitem__(self, index: int) -> Tensor:
         """(3, size, size) float32 in [0, 1]."""
         path = self._paths[index]
-        try:
-            image = read_image(path)
-        except (OSError, SyntaxError) as error:  # what Pillow raises for damaged or foreign files
-            raise ValueError(
-                f"Urban100: expected a readable image, could not decode {path}: {error}"
-            ) from error
+        image = read_rgb(path, "Urban100")
         if image.shape[-2:] != (self.size, self.size):
             image = self._reduced(path)
-        return image.expand(3, -1, -1)
+        return image
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -89,13 +87,15 @@ class Urban100:
 
         Raises:
             FileNotFoundError: the folder holds no ``rei_mask_random0.3.npz``.
-            ValueError: its size is another.
+            ValueError: its size is another, or the file cannot be read.
         """
         path = self.root / "rei_mask_random0.3.npz"
         if not path.is_file():
             raise FileNotFoundError(f"Urban100: expected the mask in {path}, found no such file")
-        with np.load(path) as stored:
-            mask = torch.from_numpy(stored["mask"]).float()
+        try:
+            mask = torch.from_numpy(from_npz(path, ["mask"])[0]["mask"]).float()
+        except (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"Urban100: expected an array `mask` in {path}: {error!r}") from error
         if mask.shape != (self.size, self.size):
             raise ValueError(
                 f"Urban100: the mask in {path} is {tuple(mask.shape)}, expected "

@@ -2,12 +2,13 @@
 
 import math
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from eqreg.data import ct, phantoms, syndeeplesion
+from eqreg.data import _arrays, ct, phantoms, syndeeplesion
 from eqreg.data.ct import CTFolder, bundled_ct, read_ct, resize_ct
 from eqreg.data.phantoms import REGIONS, phantom
 from eqreg.data.syndeeplesion import SynDeepLesion, read_masks
@@ -311,6 +312,47 @@ def test_damaged_files_are_named(tmp_path, small_layout, damage, message):
 
 
 # ---- phantoms
+
+
+@pytest.mark.parametrize(
+    "kind", ["external", "soft", "virtual", "raw", "group", "objects", "large"]
+)
+def test_only_data_sets_of_the_file_itself_are_read(tmp_path, monkeypatch, kind):
+    """HDF5 can point into other files in four ways; whoever wrote it would choose what we read."""
+    values = np.ones((4, 4), np.float32)
+    write_h5(tmp_path / "other.h5", image=values)
+    values.tofile(tmp_path / "other.raw")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        if kind == "external":
+            file["image"] = h5py.ExternalLink("other.h5", "image")
+        elif kind == "soft":
+            file["more/image"] = h5py.ExternalLink("other.h5", "image")
+            file["image"] = h5py.SoftLink("/more/image")
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((4, 4), "f4")
+            layout[:] = h5py.VirtualSource("other.h5", "image", (4, 4))
+            file.create_virtual_dataset("image", layout)
+        elif kind == "raw":
+            raw = [(str(tmp_path / "other.raw"), 0, 64)]
+            file.create_dataset("image", (4, 4), "f4", external=raw)
+        elif kind == "group":
+            file.create_group("image")
+        elif kind == "objects":
+            file.create_dataset("image", (4,), h5py.string_dtype())
+        else:
+            monkeypatch.setattr(_arrays, "LARGEST", 1000)
+            file.create_dataset("image", (10, 1000), "f4", compression="gzip")
+    assert kind in ("group", "objects") or file_values(tmp_path / "a.h5").any() or kind == "large"
+    message = {"objects": "image holds objects", "large": "image unpacks to 0 MB, expected at most"}
+    with pytest.raises(ValueError, match=message.get(kind, "image is no data set in this file")):
+        _arrays.from_h5(tmp_path / "a.h5", ["image"])
+    assert _arrays.from_h5(tmp_path / "other.h5", ["image", "more"])[0].keys() == {"image"}
+
+
+def file_values(path):
+    """What h5py itself reads."""
+    with h5py.File(path) as file:
+        return file["image"][:]
 
 
 @pytest.mark.parametrize("region", REGIONS)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from eqreg import C4, C8, D4, rotate
 from eqreg.extras import require
@@ -381,6 +382,31 @@ def test_damaged_matrices_are_built_anew(tmp_path, keep_all, damage):
     Projector(FAN, cache=tmp_path)  # no warning: the sound matrix was stored
 
 
+@pytest.mark.parametrize("wrong", ["column", "negative", "pointer", "order", "rows", "type"])
+def test_indices_that_point_outside_are_refused(tmp_path, keep_all, wrong):
+    """With a right checksum: whoever wrote the file could write that too."""
+    Projector(FAN, cache=tmp_path)
+    (path,) = stored(tmp_path)
+    with safe_open(path, framework="np") as file:
+        key = file.metadata()["key"]
+    pointers, columns, values = (a.copy() for a in joseph(FAN))
+    if wrong in ("column", "negative"):
+        columns[7] = FAN.size**2 if wrong == "column" else -1
+    elif wrong in ("pointer", "order"):
+        pointers[-1 if wrong == "pointer" else 3] += 10**6
+    elif wrong == "rows":
+        pointers = pointers[1:]
+    else:
+        columns = columns.astype(np.int64)
+    cache._write(path, key, CSR(pointers, columns, values))
+    with pytest.warns(
+        UserWarning, match="is damaged and is built anew: expected .* rows whose indices"
+    ):
+        a = Projector(FAN, cache=tmp_path)
+    x = torch.rand(61, 61, generator=seeded())
+    assert torch.equal(a.project(x), Projector(FAN, cache=False).project(x))
+
+
 def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, keep_all):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="could not keep a matrix for later"):
@@ -406,3 +432,11 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cache._write(tmp_path / "a.safetensors", "key", matrix)
     assert not list(tmp_path.iterdir())
+
+
+def test_parts_that_killed_processes_left_go(tmp_path, keep_all):
+    Projector(FAN, cache=tmp_path)
+    (path,) = stored(tmp_path)
+    path.rename(tmp_path / f"{path.name}.part-{2**22 + 1}")  # above the largest process number
+    Projector(FAN, cache=tmp_path)
+    assert list(tmp_path.iterdir()) == [path]

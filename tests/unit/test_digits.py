@@ -1,8 +1,10 @@
 """Digits, MNIST files, and turning."""
 
 import gzip
+import io
 import os
 import struct
+import zipfile
 from itertools import combinations
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import torch.nn.functional as F
 from skimage.transform import rotate as skimage_rotate
 
 from eqreg import C8, rotate
-from eqreg.data import digits, mnist, turn
+from eqreg.data import _arrays, digits, mnist, turn
 from eqreg.data.digits import read_idx
+from eqreg.data.syndeeplesion import read_masks
 
 REAL = Path(
     os.environ.get("EQREG_DATA") or Path(__file__).parents[2].parent / "shared" / "data"
@@ -260,3 +263,44 @@ def test_turn_says_what_it_expects(smooth):
         turn(smooth, torch.zeros(2))
     with pytest.raises(ValueError, match="factor must be at least 1, got 0"):
         turn(smooth, 10, factor=0)
+
+
+# ---- files that would take more memory than they announce
+
+
+def test_a_gzip_file_that_unpacks_to_much_more_is_refused(tmp_path, monkeypatch):
+    """Only what the head announces is unpacked, and not more than arrays of this kind need."""
+    monkeypatch.setattr(_arrays, "LARGEST", 1000)
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(idx(np.zeros((3, 4, 5), np.uint8)) + bytes(10**7)))
+    with pytest.raises(ValueError, match=r"a\.gz is too long: 3 x 4 x 5 needs 60 bytes .*, got 61"):
+        read_idx(path, 3)
+    path.write_bytes(gzip.compress(idx(np.zeros((30, 40, 50), np.uint8))))
+    with pytest.raises(ValueError, match=r"a\.gz unpacks to 0 MB, expected at most 0 MB"):
+        read_idx(path, 3)
+
+
+def test_an_npz_file_that_unpacks_to_much_more_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(_arrays, "LARGEST", 1 << 20)
+    np.savez_compressed(
+        tmp_path / "a.npz", x_test=np.zeros((40, 1000, 1000), np.uint8), y_test=np.zeros(40)
+    )
+    assert (tmp_path / "a.npz").stat().st_size < 100_000
+    with pytest.raises(ValueError, match="x_test unpacks to 40 MB, expected at most 1 MB"):
+        mnist("test", tmp_path / "a.npz")
+
+
+def test_an_array_that_announces_more_than_it_holds_is_refused(tmp_path):
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**6)}
+    )
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x_test.npy", head.getvalue())
+    with pytest.raises(
+        ValueError, match=r"x_test announces \(1000000, 1000000\) uint8, more than its"
+    ):
+        mnist("test", tmp_path / "a.npz")
+    (tmp_path / "b.npy").write_bytes(head.getvalue())
+    with pytest.raises(ValueError, match="could not read .*b.npy"):
+        read_masks(tmp_path / "b.npy")

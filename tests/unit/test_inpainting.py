@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from eqreg import rotate
+from eqreg.data.rain import PairFolder
 from eqreg.data.urban import Urban100
 from eqreg.physics.inpainting import deepinv_operator, measure, random_mask
 from eqreg.tasks import get_task
@@ -240,6 +241,30 @@ def test_images_and_mask(folder):
     assert "18 images" in repr(images)
     with pytest.raises(ValueError, match=r"\(16, 16\), expected \(8, 8\)"):
         Urban100("all", folder, size=8).mask()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_images_that_unpack_to_far_more_are_refused(folder, monkeypatch):
+    """Pillow's error is no OSError; of such images it warns from MAX_IMAGE_PIXELS on, and stops at twice that."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"could not decode .*img_000.png: .*decompression bomb"):
+        Urban100("all", folder, size=16)[0]
+    pair = {"rainy": "*_0.png", "clean": "*_1.png"}
+    for name in ("a_0.png", "a_1.png"):
+        Image.new("L", (16, 16)).save(folder / name)
+    with pytest.raises(ValueError, match=r"could not decode .*a_0.png: .*decompression bomb"):
+        PairFolder(folder, **pair)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive", None])
+def test_masks_that_cannot_be_read_are_named(folder, content):
+    path = folder / "rei_mask_random0.3.npz"
+    if content is None:
+        np.savez(path, other=np.zeros(3))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"expected an array `mask` in .*rei_mask_random0.3.npz"):
+        Urban100("all", folder, size=16).mask()
 
 
 def test_originals_are_cut_and_reduced(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import warnings
 import zlib
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...extras import require
+from ...files import part_of
 from ._matrix import CSR
 from .geometry import Geometry
 
@@ -49,7 +49,7 @@ def cached(
     path = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     if path.is_file():
         try:
-            return _read(path, key)
+            return _checked(_read(path, key), geometry)
         except (OSError, ValueError, KeyError, _not_safetensors()) as error:
             warnings.warn(f"{path} is damaged and is built anew: {error}", stacklevel=2)
     matrix = build(geometry)
@@ -77,18 +77,41 @@ def _read(path: Path, key: str) -> CSR:
     return matrix
 
 
+def _checked(matrix: CSR, geometry: Geometry) -> CSR:
+    """Refuse indices that point outside: whoever multiplies reads there without looking.
+
+    Raises:
+        ValueError: these are not the compressed rows of a matrix of this scanner.
+    """
+    pointers, columns, values = matrix
+    rows = geometry.views // geometry.turns * geometry.bins
+    sound = (
+        all(a.ndim == 1 for a in matrix)
+        and [a.dtype for a in matrix] == [np.int32, np.int32, np.float32]
+        and len(pointers) == rows + 1
+        and pointers[0] == 0
+        and bool((np.diff(pointers) >= 0).all())
+        and pointers[-1] == len(columns) == len(values)
+        and columns.min(initial=0) >= 0
+        and columns.max(initial=0) < geometry.size**2
+    )
+    if not sound:
+        raise ValueError(
+            f"expected {rows} rows whose indices lie in [0, {geometry.size**2}), got other ones"
+        )
+    return matrix
+
+
 def _write(path: Path, key: str, matrix: CSR) -> None:
     save = require("safetensors.numpy", extra="tasks").save_file
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own in the same folder: processes that build at once do not mix, and the last
-    # step is atomic.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    os.close(handle)
+    # Processes that build at once do not mix, what killed ones left goes, and the last step is atomic.
+    part = part_of(path)
     try:
-        save(matrix._asdict(), temporary, {"key": key, "checksum": _checksum(matrix)})
-        os.replace(temporary, path)
+        save(matrix._asdict(), part, {"key": key, "checksum": _checksum(matrix)})
+        os.replace(part, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
