@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .action import Maps, outer
-from .demand import propose
 from .products import choice, rows
+from .propose import propose
 from .state import Break, Conflict, Constant, Demand, Param, State
 from .tape import Node
 from .values import Value

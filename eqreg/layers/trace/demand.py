@@ -10,9 +10,7 @@ where both are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -49,9 +47,9 @@ def axis_of(state: State, node: Node) -> int | None:
         return 1 if param(1) else None
     if node.name in ("mm", "addmm", "bmm", "baddbmm"):
         shape = state.tape.shapes[node.ins[-1]]
-        if param(-1) and not param(-2):
+        if param(-1):
             return len(shape) - 1
-        if param(-2) and not param(-1):
+        if param(-2):
             return len(shape) - 2
     return None
 
@@ -60,9 +58,24 @@ def pushed(state: State, demand: Demand) -> Trial | None:
     """The choices that a demand asks for, joined to those made so far; None if it cannot be met."""
     trial = Trial(dict(state.wanted), dict(state.bare))
     for t, maps in demand:
+        before = Trial(dict(trial.wanted), dict(trial.bare), dict(trial.seen))
         if not _push(state, t, maps, trial):
-            return None
+            if not _met(state, t, maps):
+                return None
+            trial = before  # as it is already, but not by a choice: behind an assumption
     return trial
+
+
+def _met(state: State, t: int, maps: Maps) -> bool:
+    """Whether a tensor moves as demanded."""
+    known = state.known.get(t)
+    if not isinstance(known, Value):
+        return False
+    flat = known.ids.reshape(-1)
+    return all(
+        bool(((m < 0) | (flat[m.clamp_min(0)] == k.reshape(-1))).all())
+        for m, k in zip(maps, known.moved, strict=True)
+    )
 
 
 def _push(state: State, t: int, maps: Maps, trial: Trial) -> bool:
@@ -256,41 +269,3 @@ def image_map(state: State, shape: tuple[int, ...], channels: Maps) -> Maps | No
         return None
     batch = torch.arange(shape[0])
     return tuple(outer([batch, c, p]) for c, p in zip(channels, plane, strict=True))
-
-
-def propose(state: State, t: int | None, value: Value | None = None) -> Iterator[Demand]:
-    """Ways in which a tensor could move, the likely ones first."""
-    assert t is not None
-    shape = state.tape.shapes[t]
-    if value is None:
-        known = state.known.get(t)
-        value = known if isinstance(known, Value) else None
-    stay = state.action.trivial
-
-    def options(votes: Maps | None, n: int, regular: bool = True) -> list[Maps]:
-        found = [votes] if votes is not None and state.action.obeys(votes) else []
-        return [*found, *([state.action.regular(n)] if regular else []), stay(n)]
-
-    def voted(sizes: tuple[int, ...]) -> list[Maps] | list[None]:
-        return state.numbers.votes(value, sizes) if value is not None else [None] * len(sizes)
-
-    if len(shape) == _IMAGE and shape[2] > 1 and (plane := state.action.plane(*shape[2:])):
-        sizes = (*shape[:2], shape[2] * shape[3])
-        votes = voted(sizes)
-        for channels, batch in product(
-            options(votes[1], sizes[1]), options(votes[0], sizes[0], False)
-        ):
-            parts = zip(batch, channels, plane, strict=True)
-            yield [(t, tuple(outer(list(p)) for p in parts))]
-    if len(shape) > 1:
-        sizes = torch.Size(shape[:-1]).numel(), shape[-1]
-        votes = voted(sizes)
-        lines = state.numbers.rows(value) if value is not None else []
-        for rows, channels in product(
-            [*lines, *options(votes[0], sizes[0], False)], options(votes[1], sizes[1])
-        ):
-            yield [(t, tuple(outer(list(p)) for p in zip(rows, channels, strict=True)))]
-        votes = voted(shape)
-        lead = [options(v, n, False)[0] for v, n in zip(votes[:-1], shape[:-1], strict=True)]
-        for channels in options(votes[-1], shape[-1]):
-            yield [(t, tuple(outer(list(p)) for p in zip(*lead, channels, strict=True)))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .demand import propose
+from .propose import propose
 from .state import Conflict, Constant, Param, State
 from .tape import Node
 from .values import Value, mix

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .action import Maps, is_permutation, outer
-from .demand import axis_of, complete, propose
+from .demand import axis_of, complete
+from .propose import propose
 from .state import Conflict, Constant, Demand, Param, State
 from .tape import Node
 from .values import Value, match, mix

@@ -87,9 +87,12 @@ def features(state: State) -> tuple[dict[str, FieldType], dict[str, bool]]:
     """Types of what modules put out, where they have one; and of all, whether they are known to turn."""
     fields: dict[str, FieldType | None] = {}
     turns: dict[str, bool] = {}
+    seen: dict[int, FieldType | None] = {}
     for path, t in state.tape.features:
         known = state.known.get(t)
-        kind = _field(state, known) if isinstance(known, Value) else None
+        if t not in seen:  # a container puts out what its last module does
+            seen[t] = _field(state, known) if isinstance(known, Value) else None
+        kind = seen[t]
         turns[path] = turns.get(path, True) and isinstance(known, Value)
         fields[path] = kind if path not in fields or fields[path] == kind else None
     return {p: k for p, k in fields.items() if k is not None}, turns

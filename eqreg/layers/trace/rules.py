@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .conv import convolution
-from .demand import propose
 from .moves import MOVES, fill_of, is_pointwise, moved
 from .norms import BATCH_NORMS, ROWS, affine, along, joined, norm
 from .products import bilinear, linear
+from .propose import propose
 from .state import Conflict, Constant, Demand, Known, Opaque, Param, State
 from .tape import Node, Ref
 from .values import Value, mix

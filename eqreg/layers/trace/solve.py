@@ -8,6 +8,7 @@ from .moves import MOVES
 from .rules import forward
 from .state import Break, Conflict, Constant, Opaque, Param, State
 from .tape import Node
+from .values import Value
 
 _RESTARTS = 300
 _IMAGE = 4
@@ -121,32 +122,33 @@ class _Solver:
     def _assume(self, conflict: Conflict, sampling: bool) -> bool:
         """Go on behind an operation that keeps channels as if it were equivariant, and say so."""
         state, node = self.state, conflict.node
-        t, out = node.ins[0], node.outs[0]
-        known = state.known[t]
-        if (
-            isinstance(known, Opaque | Constant | Param)
-            or out is None
-            or axis_of(state, node) is not None
-        ):
+        out = node.outs[0]
+        if out is None or axis_of(state, node) is not None:
             return False
-        given, made = state.tape.shapes[t], state.tape.shapes[out]
-        maps: Maps | None = None
-        if (
-            len(given) == len(made) == _IMAGE
-            and given[:2] == made[:2]
-            and (given != made) == sampling
-        ):
-            parts = state.image(known)
-            maps = image_map(state, made, parts[1]) if parts is not None else None
-        elif given == made and not sampling and state.numbers.closed(known):
-            maps = state.location(known)
-        if maps is None:
-            return False
-        state.breaks.append(
-            Break(node.path, node.name, conflict.reason, conflict.remedy, assumed=True)
-        )
-        state.put(node, [state.numbers.fresh(maps, made)])
-        return True
+        made = state.tape.shapes[out]
+        for t in node.ins:
+            known = state.known[t]
+            if (
+                not isinstance(known, Value)
+                or (maps := self._kept(t, known, made, sampling)) is None
+            ):
+                continue
+            state.breaks.append(
+                Break(node.path, node.name, conflict.reason, conflict.remedy, assumed=True)
+            )
+            state.put(node, [state.numbers.fresh(maps, made)])
+            return True
+        return False
+
+    def _kept(self, t: int, known: Value, made: tuple[int, ...], sampling: bool) -> Maps | None:
+        """How a result would move if it moved as an input does; pixels may be sampled."""
+        state, given = self.state, self.state.tape.shapes[t]
+        if given == made and not sampling and state.numbers.closed(known):
+            return state.location(known)
+        same = len(given) == len(made) == _IMAGE and given[:2] == made[:2]
+        if not same or (given != made) != sampling or (parts := state.image(known)) is None:
+            return None
+        return image_map(state, made, parts[1])
 
 
 def _differs(old: Maps | None, new: Maps) -> bool:

@@ -103,6 +103,12 @@ class Numbers:
             value.source = found
         return found
 
+    def _once(self, ids: Tensor, looked: Tensor) -> Tensor:
+        """A lookup that knows only the numbers that do not repeat, such as padding does."""
+        last = len(ids) - 1
+        alone = self.find(ids.flip(0), ids) + self.find(ids, ids) == last
+        return torch.where((looked >= 0) & alone[looked.clamp_min(0)], looked, -1)
+
     def distinct(self, value: Value) -> bool:
         """Whether no number repeats."""
         flat = value.ids.reshape(-1)
@@ -165,6 +171,8 @@ class Numbers:
     def votes(self, value: Value, sizes: Sequence[int]) -> list[Maps]:
         """For each dimension, where most of a few lines along it say it reads; -1 where none knows."""
         lookups = self.lookup(value)
+        if value.source is None:
+            lookups = tuple(map(self._once, [value.ids.reshape(-1)] * len(lookups), lookups))
         found: list[Maps] = []
         stride = lookups[0].numel()
         for d, n in enumerate(sizes):
@@ -172,8 +180,7 @@ class Numbers:
             maps = []
             for looked in lookups:
                 lines = looked.view(sizes).movedim(d, 0).reshape(n, -1)
-                # A step without common divisor, so that the lines do not fall into the rhythm of a dimension.
-                chosen = torch.arange(min(lines.shape[1], _PROBES)) * 7919 % lines.shape[1]
+                chosen = _sample(lines.shape[1])
                 lines = lines[:, chosen]
                 # Lines that do not know differ from each other, so that they outvote nobody.
                 unknown = -1 - torch.arange(lines.shape[1])
@@ -187,11 +194,17 @@ class Numbers:
         n = value.shape[-1]
         looked = [m.view(-1, n) for m in self.lookup(value)]
         votes: dict[bytes, list[Maps]] = {}
-        for c in (torch.arange(min(n, _PROBES)) * 7919 % n).tolist():
+        for c in _sample(n).tolist():
             maps = tuple(torch.where(m[:, c] < 0, -1, m[:, c] // n) for m in looked)
             if all(map(is_permutation, maps)):
                 votes.setdefault(torch.cat(maps).numpy().tobytes(), []).append(maps)
         return [v[0] for v in sorted(votes.values(), key=len, reverse=True)[:3]]
+
+
+def _sample(n: int) -> Tensor:
+    """A few of ``n`` lines, by hash, so that they do not fall into the rhythm of a dimension."""
+    i = torch.arange(min(n, _PROBES))
+    return i if n <= _PROBES else ((mix(i, 5) >> 20) & 0xFFFFFFF) % n
 
 
 def _groupings(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
