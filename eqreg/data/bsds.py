@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ._files import IMAGE_ENDINGS, data_folder, image_size, read_rgb
 
-PARTS = ("train", "val", "all")
-_VALIDATION = 20
+PARTS = ("train", "val", "all", "fit", "test")
+_VALIDATION, _TEST = 20, 40
 _OVERLAP = "*overlap*.csv"
 _COLUMN = "bsds_file"
 
@@ -25,7 +25,8 @@ class BSDS500:
     ``bsds_file`` of a file ``*overlap*.csv``.
 
     Args:
-        part: "train" (all but the last 20 by name), "val" (the last 20), or "all".
+        part: "train" (all but the last 20 by name), "val" (the last 20), or "all"; "train" in two parts:
+            "test" (its last 40), for pictures in rain of our own, and "fit" (the others).
         root: the folder. None: ``BSDS500`` inside the one that the environment variable EQREG_DATA
             names.
 
@@ -47,12 +48,17 @@ class BSDS500:
             raise ValueError(f"BSDS500: part must be one of {', '.join(PARTS)}, got {part!r}")
         self.root, self.part = data_folder(root, "BSDS500", "BSDS500"), part
         found = _images(self.root)
-        if part != "all" and len(found) <= _VALIDATION:
+        kept_back = _VALIDATION + (_TEST if part in ("fit", "test") else 0)
+        if part != "all" and len(found) <= kept_back:
             raise ValueError(
-                f"BSDS500: {part!r} needs more than {_VALIDATION} images, found {len(found)} in "
+                f"BSDS500: {part!r} needs more than {kept_back} images, found {len(found)} in "
                 f"{self.root}"
             )
-        cut = {"train": slice(-_VALIDATION), "val": slice(-_VALIDATION, None), "all": slice(None)}
+        last, both = -_VALIDATION, -_VALIDATION - _TEST
+        cut = {
+            "train": slice(last), "val": slice(last, None), "all": slice(None),
+            "fit": slice(both), "test": slice(both, last),
+        }  # fmt: skip
         self._paths = found[cut[part]]
         for path in self._paths:
             image_size(path, "BSDS500")

@@ -67,10 +67,10 @@ def photographs(split: str, *, color: bool = False, size: int | None = None) -> 
     for name, file in PHOTOGRAPHS[split].items():
         image = _read(file)
         if not color and image.shape[0] == 3:
-            image = torch.einsum("c,chw->hw", torch.tensor(_LUMA, dtype=image.dtype), image)[None]
+            image = grey(image)
         elif color and image.shape[0] == 1:
             image = image.expand(3, -1, -1).contiguous()
-        images[name] = image if size is None else _square(image, size, name)
+        images[name] = image if size is None else square(image, size, name)
     return images
 
 
@@ -135,7 +135,17 @@ def read_image(path: Path) -> Tensor:
     return torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1).float() / 255
 
 
-def _square(image: Tensor, size: int, name: str) -> Tensor:
+def grey(image: Tensor) -> Tensor:
+    """The luminance (1, H, W) of an RGB image (3, H, W)."""
+    return torch.einsum("c,chw->hw", torch.tensor(_LUMA, dtype=image.dtype), image)[None]
+
+
+def square(image: Tensor, size: int, name: str = "an image") -> Tensor:
+    """The central square of (C, H, W), reduced to ``size`` pixels a side with anti-aliasing.
+
+    Raises:
+        ValueError: ``size`` is not positive or larger than the image.
+    """
     side = min(image.shape[-2:])
     if not 1 <= size <= side:
         raise ValueError(

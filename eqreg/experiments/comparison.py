@@ -43,6 +43,8 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
             "parameters": first["parameters"],
             # Weights without effect, a number for each seed; runs of earlier versions did not look.
             "silent": [len(r["silent"]) if "silent" in r else None for r in results],
+            "share": [r.get("share") for r in results],
+            "mute": [r.get("mute") for r in results],
             "seconds_per_step": [r["cost"]["seconds_per_step"] for r in results],
         }
         curves[method] = first["curves"]

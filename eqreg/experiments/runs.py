@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data import seeded
 from ..files import previous
 from ..layers.wrappers import unwrapped
 from ..tasks import Preset, Task, get_task
@@ -29,7 +30,7 @@ from ..training.methods import Row, prepare, rewired
 from ..training.settings import Keeping
 from .locks import locked
 from .records import Log, read_result, rounded, thinned
-from .silent import silent_weights
+from .silent import is_mute, silent_weights
 from .stamp import code_version, device_name, today
 from .stopping import Stopped
 
@@ -169,14 +170,16 @@ def _trained(
     if fabric is not None:
         model = fabric.setup_module(model)
         settings["symmetry"] = rewired(settings["symmetry"], model)
-    batch = preset.images // 2 if row.method.pairs else preset.images
+    halved = row.method.pairs and not row.method.released
+    batch = preset.images // 2 if halved else preset.images
     sampler = task.batches(preset, run.seed, batch, root, next(model.parameters()).device)
     if row.method.data is not None:
         sampler = task.variant(row.method.data, sampler)
     steps = configuration["steps"]
     data = sampler.fingerprint() if hasattr(sampler, "fingerprint") else None
     told = {**{k: v for k, v in configuration.items() if k != "hash"}, "data": data}
-    looks = {steps * (i + 1) // preset.watch for i in range(preset.watch)} - {steps}
+    looks = {steps * (i + 1) // preset.watch for i in range(preset.watch)}
+    looks = set() if run.split == "val" else looks  # a tuning run is judged at its end alone
     log = Log(folder / "log.jsonl")
 
     def on_step(step: int, history: History) -> None:
@@ -214,6 +217,8 @@ def _trained(
         "data": data,
         "parameters": sum(p.numel() for p in model.parameters()),
         "silent": silent,
+        "mute": fabric is None and is_mute(model, sampler, generator=seeded(run.seed)),
+        "share": _share(history, run.strength),
         "metrics": metrics,
         "per_image": {name: [rounded(v) for v in values] for name, values in images.items()},
         "curves": {
@@ -228,6 +233,15 @@ def _trained(
     if fabric is None or fabric.is_global_zero:
         _store(folder, model, result)
     return result
+
+
+def _share(history: History, strength: float) -> float:
+    """What part of the loss the weighted penalty is, over the last tenth of the steps."""
+    last = max(1, len(history.penalty) // 10)
+    if not history.penalty or strength == 0:
+        return 0.0
+    task, penalty = (_mean(values[-last:]) for values in (history.loss, history.penalty))
+    return rounded(strength * penalty / (task + strength * penalty))
 
 
 def _silent(run: Run, model: nn.Module, sampler: SampleBatch, settings: Any) -> list[str]:

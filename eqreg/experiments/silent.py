@@ -3,12 +3,47 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from ..training.batch import move
+from ..training.batch import inputs, move
 from ..training.fit import SampleBatch
 from ..training.settings import PLAIN
 from ..training.step import Loss, Objective, StepLoss
+
+_NOTHING = 1e-5  # of the input's spread
+
+
+@torch.no_grad()
+def is_mute(
+    model: nn.Module, sample: SampleBatch, *, generator: torch.Generator | None = None
+) -> bool:
+    """Whether the network says nothing: its answer is an input up to a constant, or is constant.
+
+    Such a network still scores, as its input does. It must not win a comparison.
+
+    Args:
+        model: trained; called in eval mode, its mode is left as it was.
+        sample: as for :func:`eqreg.training.fit`; one batch is looked at.
+        generator: of the batch.
+    """
+    modes = {module: module.training for module in model.modules()}
+    x, _ = move(sample(generator), next(model.parameters()).device)
+    answers = tree_leaves(model.eval()(*inputs(x)))
+    for module, mode in modes.items():
+        module.training = mode
+    return all(any(_says_nothing(y, given) for given in inputs(x)) for y in answers)
+
+
+def _says_nothing(y: Tensor, x: Tensor) -> bool:
+    """Whether ``y``, or what it is more than ``x``, is a constant."""
+    said = [y]
+    if y.dim() == x.dim() and y.shape[2:] == x.shape[2:] and y.shape[1] % x.shape[1] == 0:
+        said.append(
+            y[:, -x.shape[1] :] - x
+        )  # an unfolded network stacks its estimates, the last is last
+    spreads = [s.flatten(1).std(1).max() if s.dim() > 2 else s.std(0).max() for s in said]
+    return bool(min(spreads) <= _NOTHING * x.std())
 
 
 def silent_weights(

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..tasks import get_task
 from ..training.checkpoint import write_whole
-from ..training.methods import Row
+from ..training.methods import GROUPS, Row
 from .locks import locked
 from .records import read_tuning
 from .runs import Run, train
+
+_WIDENINGS = 4  # steps outwards, for a grid whose best value lies at an edge
+_SHARE = 1e-3  # of the loss; the smallest lambda that is tried weighs less
+_DEAD = -math.inf
 
 
 def tune(task: str, preset: str, method: str, out: str | Path, **how: Any) -> dict[str, Any]:
     """Try the preset's learning rates, then the method's strengths at the best rate.
 
     All trials are runs of ``tuning_steps`` steps with the ``tuning_seeds``, scored by the mean of the
-    task's score on the validation images; a run that diverges scores minus infinity. Strengths wait at
-    the middle of their list while the rates are tried.
+    task's score on the validation images. A grid of several values is continued outwards, by the ratio
+    that it has, until its best value is inside; strengths of a penalty also downwards until the penalty is
+    less than a thousandth of the loss. A setting at which a run diverges, or ends with a network that
+    says nothing, is never chosen. Strengths wait at the middle of their list while the rates are tried;
+    a method with ``rate_of`` takes the rate of that method, which is tuned first if it is not yet.
 
     Args:
         task, preset, method: names.
@@ -28,11 +36,13 @@ def tune(task: str, preset: str, method: str, out: str | Path, **how: Any) -> di
         how: as :func:`eqreg.experiments.runs.train`: root, device, stop and so on.
 
     Returns:
-        ``{"lr", "strength", "tried", "hours"}``, also stored as ``tuning.json`` in the method's folder.
+        The ledger, also stored as ``tuning.json`` in the method's folder: the choice (``lr``,
+        ``strength``), its ``score``, all that was ``tried`` with its score, share of the penalty in the
+        loss and number of dead runs, whether the choice is at an ``edge``, and ``hours``.
 
     Raises:
         ValueError: unknown names.
-        FloatingPointError: every rate diverged.
+        FloatingPointError: no run of any setting was alive.
         Busy: another process tunes this method.
     """
     get_task(task).preset(preset)
@@ -47,14 +57,13 @@ def _tuned(
     known = chosen.preset(preset)
     row = Row.parse(method, chosen.right, chosen.full, chosen.methods)
     strengths = known.strengths_of(row.method)
-    middle = strengths[(len(strengths) - 1) // 2]
-    tried: dict[tuple[float, float], float] = {}
+    tried: dict[tuple[float, float], dict[str, float]] = {}
     hours = 0.0
 
-    def score(lr: float, strength: float) -> float:
+    def trial(lr: float, strength: float) -> dict[str, float]:
         nonlocal hours
         if (lr, strength) not in tried:
-            found = []
+            scores, shares, dead = [], [], 0
             for seed in known.tuning_seeds:
                 run = Run(
                     task, preset, method, seed, lr, strength, steps=known.tuning_steps, split="val"
@@ -62,25 +71,104 @@ def _tuned(
                 try:
                     result = train(run, out, **how)
                 except FloatingPointError:
-                    found.append(-math.inf)
+                    dead += 1
                     continue
-                found.append(result["metrics"][chosen.score])
                 hours += result["stamp"]["hours"]
-            tried[lr, strength] = sum(found) / len(found)
+                score = result["metrics"][chosen.score]
+                dead += result["mute"] or not math.isfinite(score)
+                scores.append(score)
+                shares.append(result["share"])
+            alive = scores and not dead
+            tried[lr, strength] = {
+                "score": sum(scores) / len(scores) if alive else _DEAD,
+                "share": max(shares, default=0.0), "dead": dead,
+            }  # fmt: skip
         return tried[lr, strength]
 
-    lr = max(known.rates, key=lambda rate: score(rate, middle))
-    strength = max(strengths, key=lambda value: score(lr, value))
-    if score(lr, strength) == -math.inf:
-        raise FloatingPointError(f"tune: {method} diverged at every rate of {known.rates}")
+    if row.method.rate_of is not None:
+        rates: tuple[float, ...] = (_rate_of(task, preset, method, row.method.rate_of, out, how),)
+    else:
+        rates = known.rates
+    middle = strengths[(len(strengths) - 1) // 2]
+    lr, rate_edge = best_inside(rates, lambda rate: trial(rate, middle)["score"])
+    if row.method.pairs and len(strengths) > 1:
+        strengths = _down_to_nothing(strengths, lambda value: trial(lr, value)["share"])
+    strength, strength_edge = best_inside(strengths, lambda value: trial(lr, value)["score"])
+    if trial(lr, strength)["score"] == _DEAD:
+        raise FloatingPointError(f"tune: {method} has no live run at any rate of {known.rates}")
     result = {
         "lr": lr,
         "strength": strength,
-        "tried": [{"lr": r, "strength": s, chosen.score: v} for (r, s), v in tried.items()],
+        "score": tried[lr, strength]["score"],
+        "edge": {"lr": rate_edge, "strength": strength_edge},
+        "tried": [
+            {
+                "lr": r,
+                "strength": s,
+                **found,
+                "score": None if found["score"] == _DEAD else found["score"],
+            }
+            for (r, s), found in tried.items()
+        ],
+        "dead": sum(int(found["dead"]) for found in tried.values()),
         "hours": hours,
     }
     write_whole(_path(out, task, preset, method), (json.dumps(result, indent=1) + "\n").encode())
     return result
+
+
+def best_inside(
+    values: Sequence[float], score: Callable[[float], float], most: int = _WIDENINGS
+) -> tuple[float, bool]:
+    """The best of some values, after the grid was continued outwards until the best is inside.
+
+    Args:
+        values: one value is taken as it is; several continue by the ratio of the first two.
+        score: of a value; the larger the better.
+        most: how often the grid may be widened.
+
+    Returns:
+        The best value, and whether it still lies at an edge.
+
+    >>> best_inside((1.0, 2.0), lambda v: -abs(v - 16.0))
+    (16.0, False)
+    """
+    grid = sorted(values)
+    if len(grid) == 1:
+        return grid[0], False
+    ratio = grid[1] / grid[0]
+    for _ in range(most):
+        best = max(grid, key=score)
+        if best == grid[-1]:
+            grid.append(best * ratio)
+        elif best == grid[0]:
+            grid.insert(0, best / ratio)
+        else:
+            break
+    best = max(grid, key=score)
+    return best, best in (grid[0], grid[-1])
+
+
+def _down_to_nothing(
+    strengths: Sequence[float], share: Callable[[float], float]
+) -> tuple[float, ...]:
+    """The strengths, continued downwards until the penalty hardly counts."""
+    grid = sorted(strengths)
+    for _ in range(_WIDENINGS):
+        if share(grid[0]) < _SHARE:
+            break
+        grid.insert(0, grid[0] / (grid[1] / grid[0]))
+    return tuple(grid)
+
+
+def _rate_of(
+    task: str, preset: str, method: str, other: str, out: str | Path, how: dict[str, Any]
+) -> float:
+    """The rate of another method with the same group, tuned now if it was not."""
+    base, _, suffix = method.rpartition("-")
+    name = f"{other}-{suffix}" if suffix in GROUPS and base else other
+    lr, _, tuned = settings(task, preset, name, out)
+    return lr if tuned else float(tune(task, preset, name, out, **how)["lr"])
 
 
 def settings(task: str, preset: str, method: str, out: str | Path) -> tuple[float, float, bool]:

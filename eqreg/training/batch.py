@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..symmetry.actions import rotate
-from ..symmetry.groups import Element, Group
+from ..symmetry.actions import quarter_turns, rotate
+from ..symmetry.groups import Group
 
 Batch = Tensor | tuple[Tensor, ...]
 Pair = tuple[Batch, Batch]
@@ -50,21 +50,33 @@ def split(batch: T, parts: int) -> list[T]:
     return [_take(batch, rows) for rows in ranges]
 
 
-def turn(batch: T, group: Group, parts: int, generator: torch.Generator | None) -> T:
-    """Each of ``parts`` parts turned by an element of its own; labels that are no images stay."""
-    turned = []
-    for part in split(batch, parts):
-        g = group.elements[int(torch.randint(group.order, (), generator=generator))]
-        turned.append(_act(part, g, group))
-    return tree_map(lambda *ts: torch.cat(ts), *turned) if len(turned) > 1 else turned[0]
+def turn(batch: T, group: Group, generator: torch.Generator | None) -> T:
+    """Every image turned by an element of its own, inputs and labels alike; labels that are no images stay.
+
+    Raises:
+        ValueError: images that are not square cannot be turned each for itself by quarter turns.
+    """
+    drawn = torch.randint(group.order, (size(batch),), generator=generator)
+    return tree_map(lambda t: _turned(t, drawn, group) if t.dim() == 4 else t, batch)
+
+
+def _turned(images: Tensor, drawn: Tensor, group: Group) -> Tensor:
+    if images.shape[-2] != images.shape[-1] and any(
+        quarter_turns(g, group) in (1, 3) for g in group.elements
+    ):
+        raise ValueError(
+            f"fit: augment={group} turns each image of a batch for itself and needs square images, got "
+            f"{tuple(images.shape[-2:])}"
+        )
+    turned = images.clone()
+    for number in drawn.unique().tolist():
+        rows = (drawn == number).nonzero().flatten().to(images.device)
+        turned[rows] = rotate(images[rows], group.elements[number], group)
+    return turned
 
 
 def _take(batch: T, rows: slice) -> T:
     return tree_map(lambda t: t[rows], batch)
-
-
-def _act(batch: T, g: Element, group: Group) -> T:
-    return tree_map(lambda t: rotate(t, g, group) if t.dim() == 4 else t, batch)
 
 
 def share(batch: T, rank: int, world: int) -> T:

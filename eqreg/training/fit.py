@@ -114,7 +114,7 @@ def fit(
         for step in bar:
             rate, factor = lr * optimisation.rate(step, steps), symmetry.schedule(step, steps)
             batch = draw(sample_batch, generator, history)
-            batch = symmetry.turned(batch, step, generator)
+            batch = symmetry.turned(batch, generator)
             x, y = move(own(batch, fabric), device)
             optimizer.zero_grad()
             losses.add(step_loss.backward(x, y, factor, symmetry.compares(step)))

@@ -32,6 +32,8 @@ from .settings import Symmetry
 
 GROUPS: Mapping[str, Group] = {"C2": C2, "C4": C4, "C8": C8, "D4": D4}
 PENALTIES = (1e-4, 1e-3, 1e-2)
+# Of the released code for deraining and metal artefacts (RCDNet, DICDNet, OSCNet), by its norm.
+RELEASED = 1e-8
 DECAYS = (10.0, 40.0, 160.0, 640.0)
 
 
@@ -41,7 +43,7 @@ class Method:
 
     Attributes:
         about: the row's caption.
-        augment: turn each batch by one element of the group.
+        augment: turn each image by an element of the group.
         strict: replace the network by its strict twin of equal width or of equal parameters.
         pairs: pass each image together with a turned copy (EQ-Reg; half the images per step).
         labels: whether the turned copies carry labels.
@@ -55,6 +57,9 @@ class Method:
         network: name of another network of the task in place of its usual one, for baselines.
         data: name of a variant of the task's training data.
         layers: what the penalty or the decay acts on, in place of the task's layers and their fields.
+        rate_of: name of the method whose learning rate is taken, so that a difference is not the rate's.
+        released: as in the published code: the whole batch and its copies (twice the images of a step),
+            and the strength is not tuned.
     """
 
     about: str
@@ -72,15 +77,27 @@ class Method:
     network: str | None = None
     data: str | None = None
     layers: Selector | None = None
+    rate_of: str | None = None
+    released: bool = False
 
 
 METHODS: Mapping[str, Method] = {
     "plain": Method("the network as it is"),
-    "augmentation": Method("each batch turned by a random element", augment=True),
+    "augmentation": Method("each image turned by a random element", augment=True),
     "strict": Method("group convolutions of equal width", strict="width"),
     "strict-equal": Method("group convolutions with as many parameters", strict="parameters"),
     "pairs": Method("each image with a turned copy, both with labels", pairs=True),
     "eqreg": Method("pairs and the penalty on the features", pairs=True, strengths=PENALTIES),
+    "eqreg-at-pairs-rate": Method(
+        "eqreg at the learning rate of pairs", pairs=True, strengths=PENALTIES, rate_of="pairs"
+    ),
+    "released": Method(
+        "the penalty of the released code, its strength and batch",
+        pairs=True, norm="reference", strengths=(RELEASED,), released=True,
+    ),
+    "released-control": Method(
+        "the same without the penalty", pairs=True, rate_of="released", released=True
+    ),
     "eqreg-scale-free": Method(
         "eqreg without the pull on the features' size",
         pairs=True, norm="scale-free", strengths=PENALTIES,

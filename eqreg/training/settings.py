@@ -57,17 +57,17 @@ class Symmetry:
     r"""What a training run does for the symmetry; the methods of the book are values of this.
 
     * plain: ``Symmetry()``. Strict: the same with an equivariant model.
-    * augmentation: ``augment=group`` turns each batch, input and label, by one random element.
+    * augmentation: ``augment=group`` turns each image, input and label, by a random element of its own.
     * EQ-Reg: ``regularizer=`` and ``lam=``. The loss is
-      ``loss(f(x), y) + loss(f(gx), gy) + lam * penalty``, so that ``lam=0`` is augmentation with
-      pairs. A step passes the batch twice: halve the batch for equal cost.
+      ``(loss(f(x), y) + loss(f(gx), gy)) / 2 + lam * penalty``, so that ``lam=0`` is augmentation with
+      pairs, and its loss, gradient and clipping are of the size that they have without pairs. A step
+      passes the batch twice: halve the batch for equal cost.
     * projection penalty: ``regularizer=ProjectionPenalty(...)``, ``loss(f(x), y) + lam * penalty``.
     * decay: ``decay=``, a step of shrinkage after each step of Adam; ``automatic=`` moves its
       strengths at every fourth step. Both combine with the others.
 
     Attributes:
-        augment: group of the augmentation; one element a batch, or a half batch where ``automatic``
-            compares them.
+        augment: group of the augmentation.
         regularizer: built on the model.
         lam: weight of its penalty.
         label_pairs: whether the turned images of EQ-Reg carry labels; False: they serve the penalty
@@ -120,12 +120,11 @@ class Symmetry:
         """Whether ``automatic`` looks at the two halves of this step's batch."""
         return self.automatic is not None and step % _AGREEMENT_EVERY == 0
 
-    def turned(self, batch: Pair, step: int, generator: torch.Generator | None) -> Pair:
+    def turned(self, batch: Pair, generator: torch.Generator | None) -> Pair:
         """The batch after augmentation."""
         if self.augment is None:
             return batch
-        # Two halves that were turned alike would agree about the direction of this batch.
-        return turn(batch, self.augment, 2 if self.compares(step) else 1, generator)
+        return turn(batch, self.augment, generator)
 
     def shrink(self, rate: float) -> None:
         """Let the weights decay towards symmetry, if they do."""

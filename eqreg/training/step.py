@@ -92,7 +92,7 @@ class StepLoss:
             x_g, y_g = (
                 t if isinstance(b, tuple) else t[0] for t, b in zip(turned, (x, y), strict=True)
             )
-            task = task + self.task(out.y_g, x_g, y_g)
+            task = (task + self.task(out.y_g, x_g, y_g)) / 2
         return task, out.penalty
 
     def task(self, prediction: Any, x: Batch, y: Batch) -> Tensor:

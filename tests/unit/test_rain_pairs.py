@@ -234,7 +234,9 @@ def test_only_the_test_part_of_the_published_folder_is_taken(photos):
 
 
 def test_backgrounds_say_what_they_expect(photos, tmp_path_factory):
-    with pytest.raises(ValueError, match="one of train, val, all, got 'test'"):
+    with pytest.raises(ValueError, match="one of train, val, all, fit, test, got 'night'"):
+        BSDS500("night", photos)
+    with pytest.raises(ValueError, match="'test' needs more than 60 images, found 25"):
         BSDS500("test", photos)
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(FileNotFoundError, match=r"expected images \(.png, .* found none"):

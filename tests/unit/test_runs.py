@@ -162,7 +162,7 @@ def test_a_run_leaves_what_is_needed_to_trust_it(tiny, tmp_path):
     assert result["run"]["sizes"] == TINY.sizes and len(result["run"]["hash"]) == 16
     assert len(result["data"]) == 16
     assert len(result["curves"]["loss"]) == len(result["curves"]["penalty"]) == 6
-    assert [line["step"] for line in result["curves"]["val"]] == [2, 4]
+    assert [line["step"] for line in result["curves"]["val"]] == [2, 4, 6]
     assert result["cost"]["images"] == 6 * 4
     assert len(result["per_image"]["psnr"]) == 6
     mean = sum(result["per_image"]["psnr"]) / 6
@@ -183,7 +183,7 @@ def test_looking_at_validation_images_changes_nothing(tiny, tmp_path, monkeypatc
     blind = {**Rain.presets, "tiny": Preset(**{**TINY.__dict__, "watch": 1})}
     monkeypatch.setattr(Rain, "presets", blind)
     again = train(run(), tmp_path / "b")
-    assert again["metrics"] == first["metrics"] and again["curves"]["val"] == []
+    assert again["metrics"] == first["metrics"] and len(again["curves"]["val"]) == 1
 
 
 def test_a_stopped_run_goes_on(tiny, tmp_path):
@@ -257,12 +257,12 @@ def test_a_validation_point_is_never_lost(tiny, tmp_path):
 def test_tuning_takes_the_best_on_validation_images(tiny, tmp_path):
     assert settings("rain", "tiny", "eqreg", tmp_path) == (1e-3, 1e-3, False)
     found = tune("rain", "tiny", "eqreg", tmp_path)
-    best = max(found["tried"], key=lambda t: t["psnr"])
+    best = max(found["tried"], key=lambda t: t["score"])
     assert (found["lr"], found["strength"]) == (best["lr"], best["strength"])
-    assert len(found["tried"]) == 2 + 2  # two rates, then two more strengths
+    assert min(t["share"] for t in found["tried"]) < 1e-3
     assert settings("rain", "tiny", "eqreg", tmp_path) == (best["lr"], best["strength"], True)
     results = list(tmp_path.rglob("result.json"))
-    assert len(results) == 4
+    assert len(results) == len(found["tried"]) >= 2 + 2  # two rates, then two more strengths
     assert {len(json.loads(p.read_text())["per_image"]["psnr"]) for p in results} == {2}, (
         "val has two"
     )
@@ -273,9 +273,9 @@ def test_diverging_rates_lose(tiny, tmp_path, monkeypatch):
         Rain, "presets", {"tiny": Preset(**{**TINY.__dict__, "rates": (1e-3, 1e30)})}
     )
     found = tune("rain", "tiny", "plain", tmp_path)
-    assert found["lr"] == 1e-3 and found["tried"][1]["psnr"] == -math.inf
+    assert found["lr"] <= 1e-3 and found["tried"][1]["score"] is None
     monkeypatch.setattr(Rain, "presets", {"tiny": Preset(**{**TINY.__dict__, "rates": (1e30,)})})
-    with pytest.raises(FloatingPointError, match="plain diverged at every rate"):
+    with pytest.raises(FloatingPointError, match="plain has no live run at any rate"):
         tune("rain", "tiny", "plain", tmp_path / "b")
 
 

@@ -443,9 +443,9 @@ def test_halves_that_are_compared_are_turned_independently(monkeypatch):
         symmetry=Symmetry(augment=C4, decay=decay, automatic=AgreementStrength(decay)),
         generator=torch.Generator().manual_seed(1),
     )  # fmt: skip
+    # A half of two and one of three images: each image is turned for itself, so halves differ.
     assert len(seen) == 10
-    assert all(torch.equal(x[1], x[0]) for x in seen)
-    assert all(torch.equal(x[i], x[2]) for x in seen for i in (3, 4))
+    assert {len({tuple(x[i].flatten().tolist()) for x in seen}) for i in range(5)} <= {3, 4}
     assert any(not torch.equal(x[0], x[2]) for x in seen)
 
 

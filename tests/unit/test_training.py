@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from flat import flat
 from torch import nn
 
@@ -12,6 +13,8 @@ from eqreg.experiments import artifacts
 from eqreg.experiments.artifacts import load_artifact
 from eqreg.models import ResidualNet
 from eqreg.training import Symmetry, fit
+from eqreg.training.batch import turn
+from eqreg.training.step import StepLoss
 
 COARSE = torch.rand(8, 1, 3, 3, generator=torch.Generator().manual_seed(0))
 CLEAN = nn.functional.interpolate(COARSE, (12, 12), mode="bilinear")
@@ -90,6 +93,39 @@ def test_augmentation_turns_input_and_label_by_every_element():
     turns = [k for x, _ in pairs for k in range(4) if torch.equal(x, rotate(NOISY[:1], k))]
     assert sorted(set(turns)) == [0, 1, 2, 3]
     assert all(torch.equal(y, rotate(CLEAN[:1], k)) for (_, y), k in zip(pairs, turns, strict=True))
+
+
+def test_augmentation_turns_every_image_for_itself():
+    x, label = torch.rand(64, 1, 6, 6), torch.arange(64)
+    (turned, kept), y = turn(((x, label), x.flip(1)), C4, torch.Generator().manual_seed(0))
+    turns = [[k for k in range(4) if torch.equal(turned[i], rotate(x[i], k))] for i in range(64)]
+    assert torch.equal(kept, label) and torch.equal(y, turned)
+    assert all(len(k) == 1 for k in turns)
+    counts = [turns.count([k]) for k in range(4)]
+    assert min(counts) >= 6  # 16 expected, standard deviation 3.5
+
+
+def test_images_that_are_not_square_are_not_turned_by_quarters():
+    x = torch.rand(2, 1, 6, 4)
+    with pytest.raises(
+        ValueError, match=r"augment=C4 turns each image .* square images, got \(6, 4\)"
+    ):
+        turn((x, x), C4, None)
+    assert turn((x, x), C2, None)[0].shape == x.shape
+
+
+def test_pairs_have_the_loss_of_one_image_not_of_two():
+    """So that clipping bites alike with and without pairs."""
+    model = ResidualNet(width=8, depth=3)
+    x, y = NOISY[:4], CLEAN[:4]
+    for g in (1, 3):
+        regularizer = EquivarianceRegularizer(model, C4)
+        regularizer.draw = lambda g=g: C4.element(g)
+        symmetry = Symmetry(regularizer=regularizer)
+        task, _ = StepLoss(model, F.mse_loss, None, symmetry, 1, None).backward(x, y)
+        with torch.no_grad():
+            apart = [F.mse_loss(model(rotate(x, k)), rotate(y, k)) for k in (0, g)]
+        assert float(task) == pytest.approx(float(sum(apart)) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{}, {"augment": C2}, {"lam": 0.1}], ids=str)

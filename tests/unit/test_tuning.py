@@ -1,0 +1,145 @@
+"""Grids that go on until the best is inside, dead runs that never win, and what a ledger says."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from eqreg.experiments import tuning
+from eqreg.experiments.runs import Run, train
+from eqreg.experiments.silent import is_mute
+from eqreg.experiments.tuning import best_inside, tune
+from eqreg.models import ResidualNet
+from eqreg.tasks import NAMES, Preset, get_task
+from eqreg.tasks.rain import Rain
+
+TINY = Preset(
+    steps=12, images=4, methods=("plain", "pairs", "eqreg", "eqreg-at-pairs-rate", "released"),
+    seeds=(0, 1), rates=(1e-3, 2e-3), tuning_steps=4, tuning_seeds=(100, 101), watch=3, expects="a second",
+    sizes={"patches": 2, "patch": 32, "crop": 16, "size": 24, "spread": 20.0, "width": 4, "depth": 3},
+)  # fmt: skip
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(Rain, "presets", {**Rain.presets, "tiny": TINY})
+
+
+@pytest.mark.parametrize(
+    ("top", "expected"),
+    [(1.0, (1.0, True)), (16.0, (16.0, False)), (1 / 8, (1 / 8, False)), (1e6, (32.0, True))],
+)
+def test_a_grid_goes_on_until_the_best_is_inside(top, expected):
+    values = (top,) if top == 1.0 else (1.0, 2.0)
+    found = best_inside(values, lambda v: -abs(math.log(v / top)), most=4)
+    assert found == (expected if top != 1.0 else (1.0, False))
+
+
+def fake(score, mute=lambda lr, strength: False, share=lambda strength: 0.0, seen=None):
+    """A `train` that returns a score at once."""
+
+    def train(run, out, **how):
+        if seen is not None:
+            seen.append(run)
+        value = score(run.lr, run.strength)
+        if value is None:
+            raise FloatingPointError("diverged")
+        return {
+            "metrics": {"psnr": value}, "stamp": {"hours": 0.0}, "share": share(run.strength),
+            "mute": mute(run.lr, run.strength),
+        }  # fmt: skip
+
+    return train
+
+
+def test_rates_double_and_the_ledger_tells_of_the_edge(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "train", fake(lambda lr, s: -abs(math.log(lr / 8e-3))))
+    found = tune("rain", "tiny", "plain", tmp_path)
+    assert found["lr"] == pytest.approx(8e-3) and found["edge"] == {"lr": False, "strength": False}
+    assert [t["lr"] for t in found["tried"]] == pytest.approx([1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2])
+    monkeypatch.setattr(tuning, "train", fake(lambda lr, s: lr))
+    found = tune("rain", "tiny", "plain", tmp_path / "b")
+    assert found["edge"]["lr"] and found["lr"] == pytest.approx(2e-3 * 2**4)
+
+
+def test_what_is_dead_is_never_chosen(tiny, tmp_path, monkeypatch):
+    """The largest scores are those of a network that says nothing, of nan, and of a diverged run."""
+    scores = {1e-3: 1.0, 2e-3: 9.0, 5e-4: math.nan, 4e-3: None}
+    monkeypatch.setattr(
+        tuning, "train",
+        fake(lambda lr, s: scores.get(lr, 0.0), mute=lambda lr, s: lr == 2e-3),
+    )  # fmt: skip
+    found = tune("rain", "tiny", "plain", tmp_path)
+    assert found["lr"] == 1e-3 and found["dead"] >= 4
+    assert {t["lr"] for t in found["tried"] if t["score"] is None} >= {2e-3, 5e-4}
+    stored = (tmp_path / "rain/tiny/plain/tuning.json").read_text()
+    assert json.loads(stored, parse_constant=pytest.fail) == found
+
+
+def test_strengths_go_down_until_the_penalty_hardly_counts(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        tuning, "train",
+        fake(lambda lr, s: -abs(math.log10(s / 1e-3)), share=lambda s: min(1.0, 1e3 * s)),
+    )  # fmt: skip
+    found = tune("rain", "tiny", "eqreg", tmp_path)
+    smallest = min(found["tried"], key=lambda t: t["strength"])
+    assert smallest["share"] < 1e-3 and smallest["strength"] == pytest.approx(1e-7)
+    assert found["strength"] == 1e-3 and found["score"] == 0
+
+
+def test_a_method_takes_the_rate_of_another(tiny, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        tuning, "train", fake(lambda lr, s: -abs(math.log(lr / 4e-3)) - s, seen=seen)
+    )
+    found = tune("rain", "tiny", "eqreg-at-pairs-rate-C4", tmp_path)
+    assert found["lr"] == pytest.approx(4e-3)
+    assert {run.method for run in seen} == {"pairs-C4", "eqreg-at-pairs-rate-C4"}
+    assert {run.lr for run in seen if run.method != "pairs-C4"} == {found["lr"]}
+
+
+def test_the_released_form_passes_the_whole_batch_and_its_copies(tiny, tmp_path):
+    released, control, pairs = (
+        train(Run("rain", "tiny", name, 0, 1e-3, strength, steps=2), tmp_path)
+        for name, strength in (("released", 1e-8), ("released-control", 0.0), ("pairs", 0.0))
+    )
+    assert released["cost"]["images"] == control["cost"]["images"] == 2 * pairs["cost"]["images"]
+    assert 0 < released["share"] < 0.5 and control["share"] == pairs["share"] == 0.0
+
+
+def test_the_last_look_at_validation_is_kept(tiny, tmp_path):
+    result = train(Run("rain", "tiny", "plain", 0, 1e-3), tmp_path)
+    assert [entry["step"] for entry in result["curves"]["val"]] == [4, 8, 12]
+
+
+class Shut(nn.Module):
+    """Adds a constant, or gives one."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.keep, self.bias = keep, nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.keep * x + self.bias
+
+
+def test_a_network_that_says_nothing_is_known():
+    x = torch.rand(4, 1, 8, 8)
+    assert is_mute(Shut(1), lambda g: (x, x)) and is_mute(Shut(0), lambda g: (x, x))
+    assert not is_mute(Shut(0.9), lambda g: (x, x))
+    model = ResidualNet(width=4, depth=3)
+    assert not is_mute(model, lambda g: (x, x)) and model.training
+    nn.init.zeros_(model.body[-1].weight)
+    assert is_mute(model, lambda g: (x, x))
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_the_networks_of_all_tasks_say_something(task):
+    chosen = get_task(task)
+    preset = chosen.preset("quick")
+    torch.manual_seed(0)
+    model = chosen.model(preset)
+    sampler = chosen.batches(preset, 0, 4, None, torch.device("cpu"))
+    assert not is_mute(model, sampler, generator=torch.Generator().manual_seed(0))
