@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,12 +24,12 @@ from ..files import previous
 from ..layers.wrappers import unwrapped
 from ..tasks import Preset, Task, get_task
 from ..training.checkpoint import save_weights, write_whole
-from ..training.fit import History, SampleBatch, fit
+from ..training.fit import History, fit
 from ..training.methods import Row, prepare, rewired
 from ..training.settings import Keeping
 from .locks import locked
 from .records import Log, read_result, rounded, thinned
-from .silent import is_mute, silent_weights
+from .silent import is_mute, told_silent_weights
 from .stamp import code_version, device_name, today
 from .stopping import Stopped
 
@@ -200,7 +199,11 @@ def _trained(
     )  # fmt: skip
     if not history.finished:
         raise Stopped(f"stopped after {len(history.loss)} of {steps} steps; call again to go on")
-    silent = [] if fabric is not None else _silent(run, model, sampler, settings)
+    silent: list[str] = []
+    if fabric is None:
+        silent = told_silent_weights(
+            f"{run.method} {run.seed} of {run.task}", model, sampler, settings, run.seed
+        )
     images = _evaluate(task, model, preset, run.split, root, keeping.stop)
     metrics = {name: _mean(values) for name, values in images.items()}
     if bad := {name: value for name, value in metrics.items() if not math.isfinite(value)}:
@@ -218,7 +221,7 @@ def _trained(
         "parameters": sum(p.numel() for p in model.parameters()),
         "silent": silent,
         "mute": fabric is None and is_mute(model, sampler, generator=seeded(run.seed)),
-        "share": _share(history, run.strength),
+        "share": rounded(history.share(run.strength)),
         "metrics": metrics,
         "per_image": {name: [rounded(v) for v in values] for name, values in images.items()},
         "curves": {
@@ -233,30 +236,6 @@ def _trained(
     if fabric is None or fabric.is_global_zero:
         _store(folder, model, result)
     return result
-
-
-def _share(history: History, strength: float) -> float:
-    """What part of the loss the weighted penalty is, over the last tenth of the steps."""
-    last = max(1, len(history.penalty) // 10)
-    if not history.penalty or strength == 0:
-        return 0.0
-    task, penalty = (_mean(values[-last:]) for values in (history.loss, history.penalty))
-    return rounded(strength * penalty / (task + strength * penalty))
-
-
-def _silent(run: Run, model: nn.Module, sampler: SampleBatch, settings: Any) -> list[str]:
-    """Weights without any effect; whoever reads the scores of the run should know."""
-    found = silent_weights(
-        model, sampler, settings["loss"], settings.get("objective"),
-        generator=torch.Generator().manual_seed(run.seed),
-    )  # fmt: skip
-    if found:
-        warnings.warn(
-            f"{run.method} {run.seed} of {run.task}: {len(found)} weights have no effect any more, "
-            f"{', '.join(found[:3])}{', ...' if len(found) > 3 else ''}; a smaller lr may keep them alive",
-            stacklevel=3,
-        )
-    return found
 
 
 def _store(folder: Path, model: nn.Module, result: dict[str, Any]) -> None:

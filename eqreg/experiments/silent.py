@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -76,3 +80,20 @@ def silent_weights(
     for module, mode in modes.items():
         module.training = mode
     return silent
+
+
+def told_silent_weights(
+    name: str, model: nn.Module, sample: SampleBatch, settings: Mapping[str, Any], seed: int
+) -> list[str]:
+    """:func:`silent_weights` of the run called ``name``, with a warning: who reads its scores should know."""
+    found = silent_weights(
+        model, sample, settings["loss"], settings.get("objective"),
+        generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    if found:
+        warnings.warn(
+            f"{name}: {len(found)} weights have no effect any more, "
+            f"{', '.join(found[:3])}{', ...' if len(found) > 3 else ''}; a smaller lr may keep them alive",
+            stacklevel=3,
+        )
+    return found

@@ -49,6 +49,14 @@ class History:
     finished: bool = True
     notes: list[dict[str, float]] = field(default_factory=list)
 
+    def share(self, strength: float) -> float:
+        """What part of the loss the weighted penalty was, over the last tenth of the steps."""
+        last = max(1, len(self.penalty) // 10)
+        if not self.penalty or strength == 0:
+            return 0.0
+        task, penalty = sum(self.loss[-last:]), strength * sum(self.penalty[-last:])
+        return penalty / (task + penalty)
+
 
 @dataclass
 class Sitting:

@@ -254,6 +254,7 @@ def test_a_validation_point_is_never_lost(tiny, tmp_path):
 # ---- tuning, comparison
 
 
+@pytest.mark.filterwarnings("ignore:.*weights have no effect")  # at the rates of the widened grid
 def test_tuning_takes_the_best_on_validation_images(tiny, tmp_path):
     assert settings("rain", "tiny", "eqreg", tmp_path) == (1e-3, 1e-3, False)
     found = tune("rain", "tiny", "eqreg", tmp_path)
@@ -268,6 +269,7 @@ def test_tuning_takes_the_best_on_validation_images(tiny, tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*weights have no effect")
 def test_diverging_rates_lose(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Rain, "presets", {"tiny": Preset(**{**TINY.__dict__, "rates": (1e-3, 1e30)})}
