@@ -6,5 +6,6 @@ pyplot's state nor the global settings are touched.
 
 from ._figure import COLORS, Picture, grid, show, subplots
 from ._slider import Slider, explore
+from ._wipe import wipe
 
-__all__ = ["COLORS", "Picture", "Slider", "explore", "grid", "show", "subplots"]
+__all__ = ["COLORS", "Picture", "Slider", "explore", "grid", "show", "subplots", "wipe"]

@@ -126,7 +126,7 @@ def phone_faults(seen):
 PICTURE = """slider => JSON.stringify([...(slider.closest('figure') ?? slider.parentElement)
   .querySelectorAll('img, canvas, svg')]
   .filter(e => e.checkVisibility())
-  .map(e => e.src ?? e.outerHTML))"""
+  .map(e => (e.src ?? e.outerHTML) + getComputedStyle(e).clipPath))"""
 
 
 def slider_faults(seen):

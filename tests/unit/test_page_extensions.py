@@ -15,6 +15,7 @@ from sphinx.testing.util import SphinxTestApp
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSIONS = str(ROOT / "book" / "scripts" / "ext")
 sys.path.insert(0, EXTENSIONS)
+import live  # noqa: E402
 import plain_text  # noqa: E402
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -146,3 +147,23 @@ def test_statements_citations_and_references_are_written_out():
         "See Theorem 7, [Lemma 1](b.ipynb), ([Bai et al., 2025](https://arxiv.org/abs/1); "
         "ICRU, 1989), Bai et al. ([2025](https://arxiv.org/abs/1)), fields."
     )
+
+
+@pytest.mark.parametrize("row", ["plain", "strict-C4"])
+def test_browsers_get_the_networks_that_were_trained(row, tmp_path):
+    """Equal for every size of image, small, and without a word about who exported them."""
+    runtime = pytest.importorskip("onnxruntime")
+    torch = pytest.importorskip("torch")
+    from eqreg import load_pretrained
+
+    network, file = load_pretrained(f"rain/{row}"), tmp_path / "network.onnx"
+    live.export(network, file)
+    assert file.stat().st_size < 50_000
+    assert b".py" not in file.read_bytes()
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    for size in ((256, 256), (33, 70)):
+        x = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = network(x)
+        found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

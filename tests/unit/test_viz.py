@@ -286,3 +286,41 @@ def test_a_reader_gets_a_live_slider_as_well(kernel):
 
 def test_colours_differ():
     assert len(set(viz.COLORS.values())) == len(viz.COLORS) >= 8
+
+
+def test_a_wipe_holds_each_picture_once_and_says_what_it_shows():
+    before = [torch.rand(1, 24, 32) for _ in range(2)]
+    after = {"plain": before[::-1], "strict": before}
+    picture = viz.wipe(
+        before, after, alt="restored by {name}", names=("rain", "restored"), caption="a finding",
+        values=("0°", "90°"), label="Turn", notes={"plain": ("1 dB", "2 dB")},
+    )  # fmt: skip
+    page = Page(picture.html)
+    images = [tags for tag, tags in page.tags if tag == "img"]
+    assert [i["alt"] for i in images] == ["restored by plain"] * 2 + ["restored by strict"] * 2
+    assert picture.html.count("data:image/webp") == 4 + 2  # what both start from is stored once
+    ranges = [tags for tag, tags in page.tags if tag == "input"]
+    assert [r["max"] for r in ranges] == ["1", "100"]
+    assert "--at:50%" in picture.html
+    assert "1 dB" in page.text
+    assert "script" not in [tag for tag, _ in page.tags]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"after": {}}, "at least one picture"),
+        ({"alt": " "}, "alternative text"),
+        ({"after": {"small": np.zeros((4, 4))}}, r"small of shape \(8, 8\), got \(4, 4\)"),
+        ({"values": ("a", "b"), "label": ""}, "2 values need a label"),
+        (
+            {"values": ("a", "b"), "label": "Turn", "before": [np.zeros((8, 8))]},
+            "2 images for before",
+        ),
+        ({"notes": {"plain": ("a", "b")}}, "1 notes for plain, got 2"),
+    ],
+)
+def test_a_wipe_says_what_is_wrong(change, message):
+    given = {"before": np.zeros((8, 8)), "after": {"plain": np.ones((8, 8))}, "alt": "a"} | change
+    with pytest.raises(ValueError, match=message):
+        viz.wipe(**given)
