@@ -12,15 +12,14 @@ The layout is that of the published SynDeepLesion data:
     {splits}/{splits}_640geo/<patient>/<slice>/gt.h5   image, poly_CT, poly_sinogram
     {splits}/{splits}_640geo/<patient>/<slice>/K.h5    ma_CT, LI_CT, ma_sinogram, LI_sinogram, metal_trace
     {splits}/{splits}_640geo_dir.txt                   the slices, a line each
-    {splits}mask.npy                                   (H, W, masks), uint8; mask K belongs to K.h5
+    {splits}mask.npy                                 (H, W, masks), uint8; mask K belongs to K.h5
 
 {numbers}
-Read it with `eqreg.data.syndeeplesion.SynDeepLesion(folder, "train")` (416 pixels, 640 views, 641 cells) or with the
-public code of DICDNet, InDuDoNet, ACDNet and OSCNet.
+`eqreg.data.syndeeplesion.SynDeepLesion(folder, "train")` reads it (416 pixels, 640 views, 641 cells).
 """
 _OWN = """\
 Every slice has implants of its own, so a number K occurs in one slice only. Public loaders that draw K for each slice
-from a fixed range need masks that all slices share: `eqreg ct simulate --masks FILE`.
+from a fixed range (0 to 89 as a rule) need masks that all slices share: `eqreg ct simulate --masks FILE`.
 """
 _SHARED = "K is the number of the mask in the file that was given; all slices share the masks.\n"
 _PLAIN = """\
@@ -45,8 +44,8 @@ def readme(manifest: dict[str, Any], recipe: Recipe) -> str:
 # CT slices with simulated metal
 
 {counts["train"]} training and {counts["test"]} test cases, simulated by
-eqreg {manifest["eqreg"]}, seed {manifest["seed"]}.
-Images are attenuation in 1/cm, `mu = 0.192 (1 + HU/1000)`; sinograms are line integrals.
+eqreg {manifest["eqreg"]} with seed {manifest["seed"]}. Images are attenuation in 1/cm,
+`mu = 0.192 (1 + HU/1000)`; sinograms are line integrals.
 
 {layout}
 * `protocol.yaml`: every number of the scanner, the tube and the implants; `eqreg ct simulate --geometry protocol.yaml`
