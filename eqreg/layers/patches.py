@@ -40,7 +40,7 @@ def partial_views(
         args, kwargs: the model's inputs.
 
     Returns:
-        What the first such call of a layer sees, by name.
+        What the first such call of a layer sees, by name; nothing if the model does not run in this way.
     """
     seen: dict[str, str] = {}
 
@@ -63,6 +63,8 @@ def partial_views(
         core.eval()
         probes, named = inputs.map(args, kwargs, lambda t, turns, _: _probe(t, turns, batch))
         core(*probes, **named)
+    except Exception:  # a network that cannot run on noise or in eval mode: nothing was learnt
+        return {}
     finally:
         for handle in handles:
             handle.remove()

@@ -281,13 +281,19 @@ def test_parts_of_the_image_are_never_compared():
         EquivarianceRegularizer(Quadrants(halves=True), C4)(X, g=2)
 
 
-def test_a_layer_that_runs_twice_on_the_whole_image_is_compared():
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_layer_that_runs_twice_on_the_whole_image_is_compared(refuses):
+    """Also where the look at parts of the image, in eval mode, is not possible."""
+
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
+            self.refuses = refuses
             self.conv = nn.Conv2d(4, 4, 3, padding=1)
 
         def forward(self, x, t):
+            if self.refuses and not self.training:
+                raise RuntimeError("for training only")
             return self.conv(self.conv(x).relu() * t[:, None, None, None])
 
     out = EquivarianceRegularizer(Twice(), C4)(torch.rand(2, 4, 8, 8), torch.rand(2))

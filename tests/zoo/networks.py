@@ -34,7 +34,7 @@ class Network:
         torch.manual_seed(0)
         return getattr(importlib.import_module(module), attribute)(**self.options)
 
-    def example(self, batch: int = 2) -> Tensor:
+    def example(self, batch: int = 1) -> Tensor:
         generator = torch.Generator().manual_seed(1)
         return torch.rand(batch, self.channels, self.size, self.size, generator=generator)
 
