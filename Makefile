@@ -111,7 +111,7 @@ colab-check: wheel ## all notebooks with the newest packages and our wheel; NOTE
 ZOO := .venv/zoo
 ZOO_READY = $(ZOO)/.ready-$(shell git hash-object tests/zoo/requirements.txt)
 
-zoo: setup ## networks and training loops of others: 0.3 GB, then some minutes; no part of `test`
+zoo: setup ## networks and training loops of others: 0.1 GB, then some minutes; no part of `test`
 	@echo "== zoo =="
 	@test -e $(ZOO_READY) || { rm -rf $(ZOO) && $(INSTALL) --no-deps --target $(ZOO) -r tests/zoo/requirements.txt && touch $(ZOO_READY); }
 	PYTHONPATH=$(CURDIR)/$(ZOO) OMP_NUM_THREADS=1 $(BIN)/pytest -m zoo tests/zoo

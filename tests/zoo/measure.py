@@ -125,7 +125,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the networks' names")
     options = parser.parse_args()
     rows: dict[str, Any] = {}
-    start = time.perf_counter()
+    # Now, since a checkout may move while this runs.
+    start, code = time.perf_counter(), code_version()
     for network in NETWORKS:
         if options.only.lower() not in network.name.lower():
             continue
@@ -143,7 +144,7 @@ def main() -> None:
         if options.keep:  # after each network, so that a stopped run leaves what it has
             hours = round((time.perf_counter() - start) / 3600, 2)
             stamp = {
-                "device": device_name(), "date": today(), "version": code_version(), "seeds": [0, 1, 2], "hours": hours,
+                "device": device_name(), "date": today(), "version": code, "seeds": [0, 1, 2], "hours": hours,
                 "packages": {name: _version(name) for name in _PACKAGES}, "exact": EXACT,
             }  # fmt: skip
             text = json.dumps({"rows": rows, "stamp": stamp}, indent=1)
