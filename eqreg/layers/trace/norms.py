@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from .action import outer
+from .demand import image_map
 from .propose import propose
-from .state import Conflict, Constant, Param, State
+from .state import Conflict, Constant, Demand, Param, State
 from .tape import Node
 from .values import Value, mix
 
@@ -74,7 +78,7 @@ def norm(state: State, node: Node) -> None:
     if not state.numbers.closed(out):
         raise Conflict(
             node, f"it normalises over parts of {shape} that a turn does not keep together",
-            propose(state, node.ins[0]),
+            _proposals(state, node),
             "let each group of the norm hold whole fields",
         )  # fmt: skip
     params = [
@@ -108,3 +112,15 @@ def _rows(node: Node, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[in
     if node.name in BATCH_NORMS:
         return shape, (0, *range(2, len(shape)))
     return shape, (node.args[1],)
+
+
+def _proposals(state: State, node: Node) -> Iterator[Demand]:
+    """Whole groups of a group norm may change places; else as for any tensor."""
+    if node.name == "native_group_norm":
+        shape, groups = state.tape.shapes[node.ins[0]], node.args[6]
+        within = torch.arange(shape[1] // groups)
+        channels = tuple(outer([g, within]) for g in state.action.regular(groups))
+        maps = image_map(state, shape, channels)
+        if maps is not None:
+            yield [(node.ins[0], maps)]
+    yield from propose(state, node.ins[0])

@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from .action import outer
 from .conv import convolution
 from .moves import MOVES, fill_of, is_pointwise, moved
 from .norms import BATCH_NORMS, ROWS, affine, along, joined, norm
 from .products import bilinear, linear
 from .propose import propose
-from .state import Conflict, Constant, Demand, Known, Opaque, Param, State
+from .state import Break, Conflict, Constant, Demand, Known, Opaque, Param, State
 from .tape import Node, Ref
 from .values import Value, mix
 
 _MAKERS = ("new_", "zeros", "ones", "empty", "full", "rand", "arange", "scalar_tensor")
 _REDUCTIONS = set("mean sum var std norm linalg_vector_norm amax amin var_mean std_mean".split())
+_IMAGE = 4
 _TOLERANCE = 1e-11
 
 
@@ -92,6 +94,8 @@ def _move(state: State, node: Node, data: bool) -> list[Known]:
         for r in tree_leaves(node.args[i]) if i < len(node.args) else ():
             if isinstance(r, Ref):
                 values[r.index] = state.data(r.index)
+    if node.index in state.bent and (bent := _even(state, node, values[node.ins[0]])) is not None:
+        return [bent]
     fill = 0 if filled is None else int(state.numbers.constant(torch.tensor(filled)))
     if len(values) == 1 and node.name in (
         "clone",
@@ -106,6 +110,40 @@ def _move(state: State, node: Node, data: bool) -> list[Known]:
     for g in range(len(state.action.generators)):
         runs.append(moved(state, node, lambda t, g=g: values[t].moved[g], fill))  # type: ignore[misc]
     return [Value(ids, tuple(rest)) for ids, *rest in zip(*runs, strict=True)]
+
+
+def _even(state: State, node: Node, x: Value) -> Value | None:
+    """A padding of one side, taken as if it were even: an image or a map of tokens that keeps turning."""
+    made = state.tape.shapes[node.ins[0]], state.tape.shapes[node.outs[0]]  # type: ignore[index]
+    grown = [d for d, (a, b) in enumerate(zip(*made, strict=True)) if a != b]
+    if len(made[0]) != _IMAGE or grown not in ([2, 3], [1, 2]):
+        return None
+    first, h, w, last = _merged(made[0], grown)
+    sizes = [n for n in (*first, h * w, *last)]
+    before, after = state.action.plane(h, w), state.action.plane(*(made[1][d] for d in grown))
+    parts = state.numbers.factors(x, sizes)
+    at = len(first)
+    if (
+        parts is None
+        or before is None
+        or after is None
+        or not all(map(torch.equal, parts[at], before))
+    ):
+        return None
+    parts[at] = after
+    state.breaks.append(Break(
+        node.path, node.name, f"pads one side only, {made[0]} -> {made[1]}: a turned image is padded elsewhere",
+        "give sizes that need no padding: multiples of the window or the stride", assumed=True,
+    ))  # fmt: skip
+    return state.numbers.fresh(tuple(outer(list(p)) for p in zip(*parts, strict=True)), made[1])
+
+
+def _merged(
+    shape: tuple[int, ...], grown: list[int]
+) -> tuple[tuple[int, ...], int, int, tuple[int, ...]]:
+    """The dimensions before the image, height, width, and those behind."""
+    a, b = grown
+    return shape[:a], shape[a], shape[b], shape[b + 1 :]
 
 
 # ---------------------------------------------------------------- functions of parameters alone

@@ -11,6 +11,7 @@ from .tape import Node
 from .values import Value
 
 _RESTARTS = 300
+_PADS = ("constant_pad_nd", "reflection_pad2d", "replication_pad2d")
 _IMAGE = 4
 
 
@@ -67,6 +68,8 @@ class _Solver:
                 back = None
                 if not self._assume(conflict, sampling=True):
                     back = self._mend(conflict, at)
+                    if back is None:
+                        back = self._bend(at)
                     if back is None and not self._assume(conflict, sampling=False):
                         state.breaks.append(
                             Break(node.path, node.name, conflict.reason, conflict.remedy)
@@ -91,10 +94,24 @@ class _Solver:
                 self.restarts += 1
                 self._learn(trial)
                 self.state.wanted, self.state.bare = trial.wanted, trial.bare
-                back = min(min(changed), at)
-                ties, breaks, self.state.numbers.next = self.marks[back]
-                del self.state.ties[ties:], self.state.breaks[breaks:]
-                return back
+                return self._return_to(min(min(changed), at))
+        return None
+
+    def _return_to(self, back: int) -> int:
+        ties, breaks, self.state.numbers.next = self.marks[back]
+        del self.state.ties[ties:], self.state.breaks[breaks:]
+        return back
+
+    def _bend(self, at: int) -> int | None:
+        """Blame the last padding of one side before a conflict that nothing mends; where to go on, or None."""
+        for back in range(at - 1, -1, -1):
+            node = self.nodes[back]
+            if node.name in _PADS and node.index not in self.state.bent:
+                pads = node.args[1]
+                if any(a != b for a, b in zip(pads[::2], pads[1::2], strict=True)):
+                    self.state.bent.add(node.index)
+                    self.tried.clear()
+                    return self._return_to(back)
         return None
 
     def _learn(self, trial: Trial) -> None:

@@ -121,6 +121,7 @@ class State:
     bare: dict[int, Maps] = field(default_factory=dict)  # parameters used as data, by tensor
     habits: dict[tuple[object, ...], Maps] = field(default_factory=dict)  # mended choices, by kind
     chosen: dict[int, Maps] = field(default_factory=dict)  # output channels as they were used
+    bent: set[int] = field(default_factory=set)  # one-sided paddings taken as if they were even
     ties: list[Tie] = field(default_factory=list)
     breaks: list[Break] = field(default_factory=list)
 
