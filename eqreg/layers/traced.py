@@ -137,7 +137,8 @@ def _row(name: str, module: nn.Module, ties: Ties) -> TracedLayer | None:
     if reasons:
         reason = f"left free: {reasons[0]}"
     else:
-        reason = "traced" if names else "nothing to tie"
+        frozen = not any(module._parameters[n].requires_grad for n in own)  # type: ignore[union-attr]
+        reason = ("traced, frozen" if frozen else "traced") if names else "nothing to tie"
     field = ties.fields.get(_path(name))
     return TracedLayer(
         name, module, None, field, reason, names, _index_of=_Index(ties, prefix, names)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .action import Maps, outer
 from .products import choice, rows
-from .propose import propose
+from .propose import propose, whole_groups
 from .state import Break, Conflict, Constant, Demand, Param, State
 from .tape import Node
 from .values import Value
@@ -111,7 +111,11 @@ def _as_image(state: State, node: Node, x: Value) -> tuple[Maps, Maps, bool]:
 
 
 def _images(state: State, node: Node) -> Iterator[Demand]:
-    yield from propose(state, node.ins[0])
+    shape, groups = state.tape.shapes[node.ins[0]], node.args[8]
+    if groups > 1:
+        yield from whole_groups(state, node.ins[0], groups)
+    if groups < shape[1]:
+        yield from propose(state, node.ins[0])
 
 
 def _grouped(state: State, node: Node, channels: Maps, outputs: int, groups: int) -> Maps:

@@ -54,16 +54,20 @@ def axis_of(state: State, node: Node) -> int | None:
     return None
 
 
-def pushed(state: State, demand: Demand) -> Trial | None:
-    """The choices that a demand asks for, joined to those made so far; None if it cannot be met."""
-    trial = Trial(dict(state.wanted), dict(state.bare))
+def pushed(state: State, demand: Demand, keep: bool = True) -> Trial | None:
+    """The choices that a demand asks for, joined to those made so far; None if it cannot be met.
+
+    Without ``keep`` earlier choices give way, but for those that outputs ask for.
+    """
+    old = (state.wanted, state.bare) if keep else (state.firm, {})
+    trial = Trial(dict(old[0]), dict(old[1]))
     for t, maps in demand:
         before = Trial(dict(trial.wanted), dict(trial.bare), dict(trial.seen))
         if not _push(state, t, maps, trial):
             if not _met(state, t, maps):
                 return None
             trial = before  # as it is already, but not by a choice: behind an assumption
-    return trial
+    return Trial({**state.wanted, **trial.wanted}, {**state.bare, **trial.bare}, trial.seen)
 
 
 def _met(state: State, t: int, maps: Maps) -> bool:
@@ -180,13 +184,11 @@ def _through_groups(state: State, node: Node, asked: Maps, trial: Trial) -> bool
         if not bool(((block == block.amax(1, keepdim=True)) | (block < 0)).all()):
             return False
         to = block.amax(1)
-        if each_in > 1 and each_in != each_out and bool((to == torch.arange(groups)).all()):
-            return True
-        same = each_in == each_out
-        within = channels[i // each_in * each_out + i % each_in] if same else i
-        within = torch.where(within < 0, -1, within % each_in)
-        ok = (to[i // each_in] >= 0) & (within >= 0)
-        found.append(torch.where(ok, to[i // each_in] * each_in + within, -1))
+        if each_in > 1 and bool((to == torch.arange(groups)).all()):
+            return True  # inside a group any action of the output goes with any of the input
+        found.append(
+            torch.where(to[i // each_in] < 0, -1, to[i // each_in] * each_in + i % each_in)
+        )
     maps = image_map(state, inputs, tuple(found))
     return maps is None or _push(state, node.ins[0], maps, trial)
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .action import outer
-from .demand import image_map
-from .propose import propose
+from .propose import propose, whole_groups
 from .state import Conflict, Constant, Demand, Param, State
 from .tape import Node
 from .values import Value, mix
@@ -117,10 +115,5 @@ def _rows(node: Node, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[in
 def _proposals(state: State, node: Node) -> Iterator[Demand]:
     """Whole groups of a group norm may change places; else as for any tensor."""
     if node.name == "native_group_norm":
-        shape, groups = state.tape.shapes[node.ins[0]], node.args[6]
-        within = torch.arange(shape[1] // groups)
-        channels = tuple(outer([g, within]) for g in state.action.regular(groups))
-        maps = image_map(state, shape, channels)
-        if maps is not None:
-            yield [(node.ins[0], maps)]
+        yield from whole_groups(state, node.ins[0], node.args[6])
     yield from propose(state, node.ins[0])

@@ -8,6 +8,7 @@ from itertools import product
 import torch
 
 from .action import Maps, outer
+from .demand import image_map
 from .state import Demand, State
 from .values import Value
 
@@ -50,3 +51,14 @@ def propose(state: State, t: int | None, value: Value | None = None) -> Iterator
         lead = [options(v, n, False)[0] for v, n in zip(votes[:-1], shape[:-1], strict=True)]
         for channels in options(votes[-1], shape[-1]):
             yield [(t, tuple(outer(list(p)) for p in zip(*lead, channels, strict=True)))]
+
+
+def whole_groups(state: State, t: int, groups: int) -> Iterator[Demand]:
+    """An image whose channels come in groups: fields within each, or groups that change places."""
+    shape = state.tape.shapes[t]
+    each = shape[1] // groups
+    stay, turn = state.action.trivial, state.action.regular
+    for lead, within in ((stay(groups), turn(each)), (turn(groups), stay(each))):
+        channels = tuple(outer([a, b]) for a, b in zip(lead, within, strict=True))
+        if (maps := image_map(state, shape, channels)) is not None:
+            yield [(t, maps)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain, tee
+
 from .action import Maps
 from .demand import Trial, axis_of, complete, image_map, pushed
 from .moves import MOVES
@@ -30,6 +32,7 @@ def solve(state: State, asked: dict[int, Maps]) -> int:
     for t, maps in asked.items():
         if (trial := pushed(state, [(t, maps)])) is not None:
             state.wanted, state.bare = trial.wanted, trial.bare
+    state.firm = dict(state.wanted)
     return _Solver(state, nodes).run()
 
 
@@ -83,8 +86,9 @@ class _Solver:
         """Take the first proposal that changes a choice; where to go on, or None."""
         if self.restarts >= _RESTARTS:
             return None
-        for demand in conflict.proposals:
-            trial = pushed(self.state, demand)
+        once, again = tee(conflict.proposals)
+        for demand, keep in chain(((d, True) for d in once), ((d, False) for d in again)):
+            trial = pushed(self.state, demand, keep)
             if trial is None:
                 continue
             changed = self._changed(trial)

@@ -118,6 +118,7 @@ class State:
     known: dict[int, Known] = field(default_factory=dict)
     producer: dict[int, Node] = field(default_factory=dict)
     wanted: dict[int, Maps] = field(default_factory=dict)  # output channels, by node; -1 is free
+    firm: dict[int, Maps] = field(default_factory=dict)  # what of it the outputs ask for
     bare: dict[int, Maps] = field(default_factory=dict)  # parameters used as data, by tensor
     habits: dict[tuple[object, ...], Maps] = field(default_factory=dict)  # mended choices, by kind
     chosen: dict[int, Maps] = field(default_factory=dict)  # output channels as they were used
