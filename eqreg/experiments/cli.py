@@ -14,7 +14,7 @@ import torch
 
 from ..tasks import NAMES, get_task
 from ..training.checkpoint import CheckpointError
-from . import campaign, comparison, ct_cli, tuning, variation
+from . import campaign, comparison, ct_cli, ledger, tuning, variation
 from .artifacts import keep
 from .locks import Busy
 from .options import THREADS, Parser, device, real, whole
@@ -86,18 +86,25 @@ def _run(options: argparse.Namespace) -> int:
     extra = ["--device", options.device, "--threads", str(options.threads)]
     if options.data is not None:
         extra += ["--data", str(options.data)]
+    presets = list(variation.presets(options.preset, options.vary).values())
     jobs = [
         job
-        for preset in variation.presets(options.preset, options.vary).values()
+        for preset in presets
         for job in campaign.plan(
             options.task, preset, options.out, methods=options.methods, options=extra
         )
     ]
+    if options.runs is not None:
+        for preset in presets:
+            ledger.restore(options.runs, options.out, options.task, preset)
     with Stop() as stop:
         left, failed = campaign.work(
             jobs, parallel=options.jobs, minutes=options.minutes, stop=stop,
             report=lambda line: print(line, flush=True),
         )  # fmt: skip
+    if options.runs is not None:
+        for preset in presets:
+            ledger.publish(options.out, options.runs, options.task, preset)
     if left:
         print(f"{len(left)} of {len(jobs)} jobs are left: {', '.join(j.name for j in left)}")
     return 1 if failed else campaign.STOPPED if left else 0
@@ -133,6 +140,8 @@ def _compare(options: argparse.Namespace) -> int:
         if value:
             print(f"{content['settings']['axis']} = {value}")
         print(comparison.table(found, metric))
+        if metric == get_task(options.task).score:
+            print(comparison.verdicts(found))
     stamp = content["stamp"]
     print(f"{stamp['device']}, {stamp['date']}, {stamp['version']}, {stamp['hours']} h")
     if options.keep is not None:
@@ -215,6 +224,11 @@ def _parser() -> argparse.ArgumentParser:
     made = command("run", _run, "Tune and train all methods and seeds of a preset.")
     trains(made)
     made.add_argument("--vary", metavar="AXIS=VALUES", help=_VARY)
+    made.add_argument(
+        "--runs",
+        type=Path,
+        help="folder of finished runs: read before, written after: artifacts/runs",
+    )
     made.add_argument("--methods", nargs="*", default=[], help="default: all of the preset")
     made.add_argument("--jobs", type=whole(1, 1024), default=1, help="processes at a time")
     made.add_argument(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..measure.contrasts import Contrast, contrasts
 from ..measure.intervals import half_width
 from ..tasks import get_task
 from .records import read_result, read_tuning
+
+# What the claim of EQ-Reg is judged by; fixed before the runs.
+CONTRASTS = (("eqreg", "pairs"), ("eqreg", "augmentation"), ("eqreg", "strict-equal"))
 
 
 def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
@@ -95,6 +99,45 @@ def table(content: dict[str, Any], metric: str, to: str = "plain") -> str:
         lines.append(
             f"{method:22}{sum(values) / len(values):14.3f}{shown:>20}{len(values):7d}"
             f"{min(row['seconds_per_step']):8.4f}"
+        )
+    return "\n".join(lines)
+
+
+def decided(content: dict[str, Any]) -> list[Contrast]:
+    """The contrasts that were fixed beforehand, over the seeds that all rows have.
+
+    Every row to ``plain``, and EQ-Reg to what it must beat: pairs without its penalty, augmentation, and
+    strict layers of as many parameters. Seeds with a network that says nothing in any row are left out.
+    """
+    rows, task = content["rows"], get_task(content["settings"]["task"])
+    seeds = set.intersection(*(set(row["seeds"]) for row in rows.values()))
+    for row in rows.values():
+        seeds -= {s for s, mute in zip(row["seeds"], row.get("mute") or [], strict=False) if mute}
+    pairs = [(m, "plain") for m in rows if m != "plain" and "plain" in rows]
+    pairs += [p for p in CONTRASTS if set(p) <= set(rows)]
+    if len(seeds) < 2 or not pairs:
+        return []
+
+    def chosen(row: dict[str, Any], values: list[Any]) -> list[Any]:
+        found = dict(zip(row["seeds"], values, strict=True))
+        return [found[s] for s in sorted(seeds)]
+
+    numbers = {m: chosen(row, row["metrics"][task.score]) for m, row in rows.items()}
+    images = {m: chosen(row, row["per_image"][task.score]) for m, row in rows.items()}
+    return contrasts(numbers, pairs, margin=task.margin, images=images)
+
+
+def verdicts(content: dict[str, Any]) -> str:
+    """:func:`decided` as text."""
+    told = decided(content)
+    if not told:
+        return "no contrast yet: two seeds that all rows have are needed"
+    margin = get_task(content["settings"]["task"]).margin
+    lines = [f"pooled 95 % intervals, Holm's p, margin {margin:g}"]
+    for c in told:
+        lines.append(
+            f"{c.a + ' - ' + c.b:42}{c.mean:+9.4f} ± {c.half:.4f}  images ± {c.image_half:.4f}"
+            f"  p {c.p:.3f}  {c.verdict}"
         )
     return "\n".join(lines)
 

@@ -46,6 +46,7 @@ class Classification(Task):
     right = C4
     full = C4
     score = "accuracy"
+    margin = 0.005
     fields = MappingProxyType({"head": "10t"})  # a turned digit has the same ten logits
     presets = {
         "quick": Preset(

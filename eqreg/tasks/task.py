@@ -104,6 +104,7 @@ class Task(ABC):
         presets: quick, full, paper and others, by name.
         methods: rows that exist; a task may add its own.
         score: the metric of :meth:`evaluate` that tuning maximises.
+        margin: a difference of the score that matters to nobody; fixed before any run.
         layers: what EQ-Reg and the decay act on; None is the default plan.
         fields: types of their outputs where the plan's guess is wrong.
     """
@@ -115,6 +116,7 @@ class Task(ABC):
     presets: ClassVar[Mapping[str, Preset]]
     methods: ClassVar[Mapping[str, Method]] = METHODS
     score: ClassVar[str] = "psnr"
+    margin: ClassVar[float] = 0.15
     layers: ClassVar[Selector | Iterable[Selector] | None] = None
     fields: ClassVar[Fields | None] = None
 

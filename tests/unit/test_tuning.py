@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from eqreg.experiments import tuning
+from eqreg.experiments import campaign, ledger, tuning
+from eqreg.experiments.cli import main
 from eqreg.experiments.runs import Run, train
 from eqreg.experiments.silent import is_mute
 from eqreg.experiments.tuning import best_inside, tune
@@ -143,3 +144,30 @@ def test_the_networks_of_all_tasks_say_something(task):
     model = chosen.model(preset)
     sampler = chosen.batches(preset, 0, 4, None, torch.device("cpu"))
     assert not is_mute(model, sampler, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_campaign_goes_on_from_the_committed_runs(tiny, tmp_path, capsys, monkeypatch):
+    few = Preset(**{**TINY.__dict__, "methods": ("plain", "pairs"), "rates": (1e-3,)})
+    monkeypatch.setattr(Rain, "presets", {**Rain.presets, "tiny": few})
+    for method in few.methods:
+        tune("rain", "tiny", method, tmp_path / "a")
+        for seed in few.seeds:
+            train(Run("rain", "tiny", method, seed, 1e-3), tmp_path / "a")
+    assert ledger.publish(tmp_path / "a", tmp_path / "runs", "rain", "tiny") == 2 * 3
+    assert ledger.publish(tmp_path / "a", tmp_path / "runs", "rain", "tiny") == 0
+    sizes = [p.stat().st_size for p in (tmp_path / "runs").rglob("seed-*.json")]
+    assert len(sizes) == 4 and max(sizes) < 20_000
+    (tmp_path / "runs/rain/tiny/pairs/seed-1.json").unlink()
+    arguments = ["--preset", "tiny", "--out", str(tmp_path / "b")]
+    assert ledger.restore(tmp_path / "runs", tmp_path / "b", "rain", "tiny") == 2 * 3 - 1
+    jobs = campaign.plan("rain", "tiny", tmp_path / "b")
+    assert [job.name for job in jobs if not job.leaves.is_file()] == ["train pairs 1"]
+    monkeypatch.setattr(tuning, "train", pytest.fail)
+    again = train(Run("rain", "tiny", "plain", 0, 1e-3), tmp_path / "b", stop=pytest.fail)
+    assert again["metrics"]["psnr"] > 0
+    assert main(["compare", "rain", *arguments]) == 0
+    assert "no contrast yet" in capsys.readouterr().out
+    train(Run("rain", "tiny", "pairs", 1, 1e-3), tmp_path / "b")
+    assert main(["compare", "rain", *arguments]) == 0
+    told = capsys.readouterr().out
+    assert "pairs - plain" in told and "margin 0.15" in told
