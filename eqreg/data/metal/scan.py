@@ -205,9 +205,9 @@ def unpacked(record: dict[str, Any], size: int) -> np.ndarray[Any, Any]:
 def refusal(source: Source, error: ValueError) -> str:
     """The file, what was found, what is expected; the file once."""
     line = " ".join(str(error).split())
-    path = source.name if source.kind == "phantom" else source.path
-    for said in ("read_ct: ", f"could not read {path}: ", f" in {path}"):
+    for said in ("read_ct: ", f"could not read {source.path}: ", f" in {source.path}"):
         line = line.replace(said, "")
+    path = source.name if source.name.startswith(("phantom ", "pydicom's ")) else source.path
     return f"{path}: {line}"
 
 
