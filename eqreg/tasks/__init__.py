@@ -19,6 +19,7 @@ NAMES = {
     "deraining": "Deraining",
     "inpainting": "Inpainting",
     "classification": "Classification",
+    "textures": "Textures",
     "mar": "Mar",
 }
 

@@ -1,10 +1,13 @@
-"""Digits turned by any angle, with the network of chapter 16."""
+"""Digits turned by one law or another, with the network of chapter 16."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +16,23 @@ from torch import Tensor, nn
 from ..data import Labelled, digits, mnist, turn
 from ..data.crops import fingerprint
 from ..models import Classifier
+from ..strict import equivariant
 from ..symmetry.actions import rotate
 from ..symmetry.groups import C4
+from ..training.methods import METHODS, Method
 from .task import Preset, Root, Task
 
 _ROWS = (
     "plain", "augmentation", "strict", "strict-equal", "strict-C8",
     "pairs", "eqreg", "decay", "start-decay",
 )  # fmt: skip
-CLASSES = 10
-ANGLES = (0, 15, 30, 45, 60, 75, 90, 135, 180)
+_STUDY = (
+    "plain", "augmentation", "strict", "strict-equal", "strict-C8", "strict-D4", "strict-escnn",
+    "eqreg", "start-decay", "start-decay-free-head", "start-automatic",
+)  # fmt: skip
+ANGLES = tuple(range(0, 181, 15))
+# Classes that are never turned; under the law "any" all are turned by any angle, else by quarter turns.
+KEPT = {"any": (), "upright": range(10), "mixed": (6, 9), "turned": ()}
 _CURVE_IMAGES = 1000
 _EVALUATION_SEED = 10_000
 _AT_ONCE = 500
@@ -30,6 +40,8 @@ _AT_ONCE = 500
 
 class Classification(Task):
     """Which digit is it, when each is turned by an angle of its own?
+
+    What is turned, and how far, is the size ``law``. Without it, or with "any", it is as follows.
 
     The law of the images knows no direction, so every rotation is right (but for 6 and 9, which tell
     nobody which of the two they are). C4 is the group whose elements move pixels to pixels.
@@ -39,21 +51,47 @@ class Classification(Task):
     with the seed. 2000 other training images, turned, are for validation; the published set takes
     its validation images out of the 12 000, and tests on 50 000. The quick preset takes scikit-learn's
     digits, which need no file.
+
+    The other laws of chapter 16: "upright" (nothing is turned), "turned" (each digit by a random quarter
+    turn) and "mixed" (the same, but 6 and 9 are as written). They are judged by all four orientations
+    of every digit that may be turned.
     """
 
     name = "classification"
-    title = "digits turned by any angle, small convolutional network"
+    title = "digits, upright or turned, small convolutional network"
     right = C4
     full = C4
+    classes: ClassVar[int] = 10
     score = "accuracy"
     margin = 0.005
     fields = MappingProxyType({"head": "10t"})  # a turned digit has the same ten logits
+    methods = MappingProxyType(
+        {
+            **METHODS,
+            "start-decay-free-head": replace(
+                METHODS["start-decay"], layers="body.*",
+                about="start-decay whose head may weigh the channels of a field differently",
+            ),
+            "start-automatic": Method(
+                "decay from equivariant weights that finds its strength",
+                decay=True, start=True, automatic=True, strengths=(40.0,),
+            ),
+            "strict-escnn": Method("group convolutions by the library escnn", network="escnn"),
+        }
+    )  # fmt: skip
     presets = {
         "quick": Preset(
             steps=150, images=32, methods=_ROWS[:1] + _ROWS[6:7], seeds=(0, 1),
             rates=(8e-3,), tuning_steps=60,
             sizes={"data": "digits", "size": 16, "train": 1000, "width": 16, "depth": 3},
             expects="under a minute on one CPU core; too short to learn much",
+        ),
+        "laws": Preset(
+            steps=300, images=32, methods=_STUDY, seeds=(0, 1, 2, 3, 4),
+            rates=(8e-3, 1.6e-2, 3.2e-2), tuning_steps=300, tuning_seeds=(100, 101), watch=1, study=True,
+            sizes={"data": "digits", "size": 16, "law": "mixed", "train": 100, "width": 16, "depth": 3},
+            expects="for chapter 16, varied by law and train: ten minutes for each value on one CPU core, counted "
+            "from the seconds of a run in artifacts/classification-sizes.json",
         ),
         "cpu": Preset(
             steps=1500, images=32, methods=_ROWS[:4] + _ROWS[5:8], seeds=(0, 1, 2),
@@ -77,48 +115,91 @@ class Classification(Task):
 
     def model(self, preset: Preset) -> nn.Module:
         """A classifier of the preset's width and depth."""
-        return Classifier(width=preset.sizes["width"], depth=preset.sizes["depth"])
+        return Classifier(
+            classes=self.classes, width=preset.sizes["width"], depth=preset.sizes["depth"]
+        )
+
+    def network(self, name: str, preset: Preset) -> nn.Module:
+        """``"escnn"``: the strict twin by escnn's layers.
+
+        Raises:
+            ValueError: another name.
+            ImportError: escnn is not installed; the message names the extra.
+        """
+        if name != "escnn":
+            return super().network(name, preset)
+        from ..strict.escnn import EscnnConv2d
+
+        return equivariant(self.model(preset), C4, layer=EscnnConv2d)
+
+    def training(self, preset: Preset, seed: int, root: Root) -> Labelled:
+        """The images to train on: which, and how they are turned, is drawn with the seed."""
+        law = _law(preset)
+        pool = _of(preset, root)["train"]
+        g = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(pool.labels), generator=g)[: preset.sizes["train"]]
+        images, labels = pool.images[chosen], pool.labels[chosen]
+        if law == "any":
+            return Labelled(turn(images, 360 * torch.rand(len(chosen), generator=g)), labels)
+        k = torch.randint(4, (len(chosen),), generator=g).masked_fill(_kept(labels, law), 0)
+        return Labelled(
+            torch.stack([rotate(x, int(i)) for x, i in zip(images, k, strict=True)]), labels
+        )
+
+    def held_out(self, preset: Preset, split: str, root: Root) -> Labelled:
+        """The images to judge by: one angle each, or all four orientations."""
+        law, part = _law(preset), _of(preset, root)[split]
+        if law == "any":
+            g = torch.Generator().manual_seed(_EVALUATION_SEED)
+            return Labelled(
+                turn(part.images, 360 * torch.rand(len(part.labels), generator=g)), part.labels
+            )
+        kept = _kept(part.labels, law)[:, None, None, None]
+        views = [torch.where(kept, part.images, rotate(part.images, k)) for k in range(4)]
+        return Labelled(torch.cat(views), part.labels.repeat(4))
+
+    def at_angles(self, preset: Preset, root: Root) -> Iterator[tuple[str, Labelled]]:
+        """Further test images, by the name of their metric: at each of ``ANGLES``, all turned alike."""
+        few, labels = (t[:_CURVE_IMAGES] for t in _of(preset, root)["test"])
+        for angle in ANGLES:
+            yield f"accuracy_{angle}", Labelled(turn(few, float(angle)), labels)
 
     def batches(
         self, preset: Preset, seed: int, batch: int, root: Root, device: torch.device
     ) -> Batches:
-        """Random batches of the turned training images."""
-        pool = _of(preset, root)["train"]
-        g = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(pool.labels), generator=g)[: preset.sizes["train"]]
-        images = turn(pool.images[chosen], 360 * torch.rand(len(chosen), generator=g))
-        return Batches(images.to(device), pool.labels[chosen].to(device), batch)
+        """Random batches of :meth:`training`."""
+        images, labels = self.training(preset, seed, root)
+        return Batches(images.to(device), labels.to(device), batch)
 
     @torch.no_grad()
     def evaluate(
         self, model: nn.Module, preset: Preset, split: str, root: Root
     ) -> dict[str, list[float]]:
-        """Share of right answers and mean log loss, one number for each of the ten digits.
+        """Share of right answers and mean log loss on :meth:`held_out`, one number for each class.
 
-        On images turned by random angles; for "test" also at each of ``ANGLES`` (``accuracy_45`` and so
-        on), and the change of the logits under quarter turns (``error_C4``).
+        For "test" also on images at each of ``ANGLES`` (``accuracy_45`` and so on), and the change of the
+        logits under quarter turns (``error_C4``).
         """
         device = next(model.parameters()).device
-        part = _of(preset, root)[split]
-        g = torch.Generator().manual_seed(_EVALUATION_SEED)
-        x = turn(part.images, 360 * torch.rand(len(part.labels), generator=g)).to(device)
-        y = part.labels.to(device)
+        x, y = (t.to(device) for t in self.held_out(preset, split, root))
         logits = _logits(model, x)
         found = {
-            "accuracy": _by_class((logits.argmax(1) == y).float(), y),
-            "log_loss": _by_class(F.cross_entropy(logits, y, reduction="none"), y),
+            "accuracy": self._by_class((logits.argmax(1) == y).float(), y),
+            "log_loss": self._by_class(F.cross_entropy(logits, y, reduction="none"), y),
         }
         if split != "test":
             return found
-        few, y = part.images[:_CURVE_IMAGES].to(device), y[:_CURVE_IMAGES]
-        for angle in ANGLES:
-            right = (_logits(model, turn(few, float(angle))).argmax(1) == y).float()
-            found[f"accuracy_{angle}"] = _by_class(right, y)
-        x, logits = x[:_CURVE_IMAGES], logits[:_CURVE_IMAGES]
+        for name, (few, labels) in self.at_angles(preset, root):
+            right = (_logits(model, few.to(device)).argmax(1).cpu() == labels).float()
+            found[name] = self._by_class(right, labels)
+        x, y, logits = x[:_CURVE_IMAGES], y[:_CURVE_IMAGES], logits[:_CURVE_IMAGES]
         change = torch.stack([_logits(model, rotate(x, k)) - logits for k in (1, 2, 3)])
         power = logits.square().sum(1).clamp_min(torch.finfo(logits.dtype).tiny)
-        found["error_C4"] = _by_class(change.square().sum(2).mean(0) / power, y)
+        found["error_C4"] = self._by_class(change.square().sum(2).mean(0) / power, y)
         return found
+
+    def _by_class(self, values: Tensor, labels: Tensor) -> list[float]:
+        return [float(values[labels == c].mean()) for c in range(self.classes)]
 
     def loss(self, prediction: Tensor, y: Tensor) -> Tensor:
         """Cross entropy."""
@@ -180,5 +261,12 @@ def _logits(model: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([model(part) for part in x.split(_AT_ONCE)])
 
 
-def _by_class(values: Tensor, labels: Tensor) -> list[float]:
-    return [float(values[labels == c].mean()) for c in range(CLASSES)]
+def _law(preset: Preset) -> str:
+    law = preset.sizes.get("law", "any")
+    if law not in KEPT:
+        raise ValueError(f"law={law}: expected one of {', '.join(KEPT)}")
+    return str(law)
+
+
+def _kept(labels: Tensor, law: str) -> Tensor:
+    return torch.isin(labels, torch.tensor(list(KEPT[law]), dtype=labels.dtype))

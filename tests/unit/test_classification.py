@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from eqreg import C4
-from eqreg.data import digits, turn
+from eqreg import C4, rotate
+from eqreg.data import TEXTURES, digits, turn
+from eqreg.strict.escnn import EscnnConv2d
 from eqreg.tasks import get_task
 from eqreg.tasks.classification import ANGLES, Batches, _parts
-from eqreg.training.methods import METHODS, Row, prepare
+from eqreg.training.methods import Row, prepare
 
 REAL = Path(
     os.environ.get("EQREG_DATA") or Path(__file__).parents[2].parent / "shared" / "data"
@@ -76,10 +77,78 @@ def test_the_head_is_invariant_for_the_soft_methods():
         assert field == C4.field("10t")
 
 
-def test_every_row_of_every_preset_exists():
-    for preset in TASK.presets.values():
+@pytest.mark.parametrize("task", [TASK, get_task("textures")])
+def test_every_row_of_every_preset_exists(task):
+    for preset in task.presets.values():
         for name in preset.methods:
-            Row.parse(name, TASK.right, TASK.full, METHODS)
+            Row.parse(name, task.right, task.full, task.methods)
+
+
+def law(name, **sizes):
+    preset = TASK.preset(f"laws,law={name}")
+    return replace(preset, sizes={**preset.sizes, **sizes})
+
+
+def turns(images, upright):
+    """By how many quarter turns each image differs from the upright one."""
+    return [
+        next(k for k in range(4) if torch.equal(x, rotate(u, k)))
+        for x, u in zip(images, upright, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("upright", range(10)), ("mixed", (6, 9)), ("turned", ())]
+)
+def test_a_law_says_which_digits_are_turned(name, kept):
+    part, x = TASK.training(law(name, train=60), 3, None), digits("train", size=16).images
+    upright = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(3))[:60]]
+    found = turns(part.images, upright)
+    is_kept = torch.isin(part.labels, torch.tensor(list(kept), dtype=torch.long)).tolist()
+    assert all(k == 0 for k, same in zip(found, is_kept, strict=True) if same)
+    if name != "upright":  # 6 and 9 are among them where they may be turned
+        assert {k for k, same in zip(found, is_kept, strict=True) if not same} == {0, 1, 2, 3}
+    shown, (x, y) = TASK.held_out(law(name), "val", None), digits("val", size=16)
+    assert shown.labels.tolist() == y.repeat(4).tolist()
+    for k, view in enumerate(shown.images.split(len(y))):
+        for c in range(10):
+            assert torch.equal(view[y == c], rotate(x[y == c], 0 if c in kept else k))
+
+
+def test_a_law_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="law=bent: expected one of any, upright, mixed, turned"):
+        TASK.batches(law("bent"), 0, 4, None, CPU)
+
+
+def test_rows_of_the_study_act_on_what_they_say():
+    preset = TASK.preset("laws")
+
+    def tied(name):
+        row = Row.parse(name, TASK.right, TASK.full, TASK.methods)
+        made = prepare(row, TASK.model(preset), 1.0, layers=TASK.layers, fields=TASK.fields)
+        return {r.name for r in made.symmetry.decay.plan.rows if r.out_field is not None}
+
+    body = {"body.0", "body.1", "body.2"}
+    assert tied("start-decay") == {*body, "head"} and tied("start-decay-free-head") == body
+    twin = TASK.network("escnn", preset)
+    assert isinstance(twin.body[0], EscnnConv2d)
+    with pytest.raises(ValueError, match="no network 'other'"):
+        TASK.network("other", preset)
+
+
+def test_textures_are_another_set_of_images_with_the_same_network():
+    task = get_task("textures")
+    preset = replace(task.preset("quick"), sizes={**task.preset("quick").sizes, "train": 8})
+    batches = task.batches(preset, 0, 4, None, CPU)
+    assert batches.images.shape == (8, 1, 24, 24) and batches.labels.tolist() == 2 * [0, 1, 2, 3]
+    assert not torch.equal(batches.images, task.batches(preset, 1, 4, None, CPU).images)
+    model = task.model(preset)
+    row = Row.parse("eqreg", task.right, task.full, task.methods)
+    made = prepare(row, model, 1.0, layers=task.layers, fields=task.fields)
+    assert made.symmetry.regularizer.plan.fields["head"] == C4.field("4t")
+    found = task.evaluate(model.eval(), preset, "test", None)
+    assert set(found) == {"accuracy", "log_loss", "error_C4"}
+    assert {len(values) for values in found.values()} == {len(TEXTURES)}
 
 
 @pytest.mark.skipif(not (REAL / "MNIST").is_dir(), reason="set EQREG_DATA to a folder with MNIST")
