@@ -122,7 +122,19 @@ bench: setup ## time and memory, printed as ratios
 artifacts: setup ## the long runs whose results artifacts/ holds (hours on one core; runs go on where they stopped)
 	@set -e; for task in rain inpainting classification deraining mar; do $(BIN)/python -m eqreg run $$task --preset cpu && \
 		$(BIN)/python -m eqreg compare $$task --preset cpu --keep artifacts; done
-	@set -e; for name in rain13 soft dial classification scale kills $(if $(EQREG_DATA),ct_simulator rain_statistics); do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
+	@set -e; study() { echo "== $$* =="; $(BIN)/python -m eqreg run "$$@" && $(BIN)/python -m eqreg compare "$$@" --keep artifacts; }; \
+	study rain --preset methods --vary patches=4,16,64; \
+	study inpainting --preset methods --vary patches=4,16,64; \
+	study rain --preset methods,patches=4,crop=32,size=192; \
+	study rain --preset page; \
+	study rain --preset dial --vary spread=20,60,90; \
+	study rain --preset dial,spread=90,patches=32; \
+	for case in spread=20 spread=60 spread=90 spread=90,patches=32; do study rain --preset dial,$$case --vary strength=10,40,160; done; \
+	study classification --preset laws,law=upright,train=1000; \
+	study classification --preset laws,law=turned; \
+	study classification --preset laws --vary train=50,100,400; \
+	study textures --preset laws
+	@set -e; for name in suggested scale kills $(if $(EQREG_DATA),ct_simulator rain_statistics); do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
 
 gpu: setup ## what GPU.md lists as pending; MINUTES=9 stops in time, JOBS=6 share the card, call again to go on
 	$(BIN)/python benchmarks/gpu.py --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(EQREG_DATA),--data "$(EQREG_DATA)")

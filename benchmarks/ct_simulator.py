@@ -25,9 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, report, seeded, stamp
+from common import ROOT, report, stamp
 
 from eqreg import C4
+from eqreg.data import seeded
 from eqreg.data.syndeeplesion import CTCase, SynDeepLesion, read_masks
 from eqreg.extras import require
 from eqreg.physics.ct import (

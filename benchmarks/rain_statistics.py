@@ -1,5 +1,8 @@
 """What published rain looks like, and whether the fitted law of `eqreg.physics.rain` looks alike.
 
+A calibration: it trains no network, and ``RAIN100H`` in `eqreg.physics.rain` was fitted with its numbers.
+To be run again whenever that law or its drawing changes; a test and chapter 13b read what it stores.
+
 For every pair of Rain100H (12 training pairs, to which ``RAIN100H`` was fitted), Rain100L (reported
 only) and for the fitted law on the backgrounds of the former: direction, length, width and brightness
 of R = rainy - clean. The channels of R are equal where nothing is cut off at white, so R is read from
@@ -20,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, report, seeded, stamp
+from common import ROOT, report, stamp
 from scipy import ndimage
 
-from eqreg.data import Rain100
+from eqreg.data import Rain100, seeded
 from eqreg.physics.rain import RAIN100H, RainModel, add_rain
 
 WHITE = 0.995

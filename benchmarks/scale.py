@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from common import ROOT, report, seeded, stamp
+from common import ROOT, report, stamp
 from scale_training import (
     BATCH,
     DEPTH,
@@ -37,6 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from eqreg import C4, EquivarianceDecay, EquivarianceRegularizer, act, rotate
+from eqreg.data import seeded
 from eqreg.strict import equivariant
 
 PERIOD = 4  # steps of a round, so that every=4 shows its average

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from common import seeded
 from torch import Tensor, nn
 
 from eqreg import C4, EquivarianceRegularizer
-from eqreg.data import patches, photographs
+from eqreg.data import patches, photographs, seeded
 from eqreg.data.crops import RandomCrops
 from eqreg.models import ResidualNet
 from eqreg.physics.rain import RainModel, add_rain

@@ -49,6 +49,7 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
             "silent": [len(r["silent"]) if "silent" in r else None for r in results],
             "share": [r.get("share") for r in results],
             "mute": [r.get("mute") for r in results],
+            "strengths": [r.get("strengths", {}) for r in results],
             "seconds_per_step": [r["cost"]["seconds_per_step"] for r in results],
         }
         curves[method] = first["curves"]
@@ -89,6 +90,8 @@ def table(content: dict[str, Any], metric: str, to: str = "plain") -> str:
     rows = content["rows"]
     lines = [f"{'method':22}{metric:>14}{'to ' + to:>20}  seeds  s/step"]
     for method, row in rows.items():
+        if metric not in row["metrics"]:  # a strict network has no errors of its layers
+            continue
         values = row["metrics"][metric]
         difference = paired(rows, method, metric, to) if to in rows and method != to else []
         shown = (

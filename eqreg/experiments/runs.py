@@ -197,6 +197,7 @@ def _trained(
         keeping=replace(keeping, run=told), on_step=on_step, fabric=fabric, progress=progress,
         label=f"{run.method} {run.seed}", **settings,
     )  # fmt: skip
+    decay = settings["symmetry"].decay
     if not history.finished:
         raise Stopped(f"stopped after {len(history.loss)} of {steps} steps; call again to go on")
     silent: list[str] = []
@@ -222,6 +223,8 @@ def _trained(
         "silent": silent,
         "mute": fabric is None and is_mute(model, sampler, generator=seeded(run.seed)),
         "share": rounded(history.share(run.strength)),
+        # Of the decay, by layer, at the end: an automatic one has moved them.
+        "strengths": {k: rounded(v) for k, v in decay.strengths.items()} if decay else {},
         "metrics": metrics,
         "per_image": {name: [rounded(v) for v in values] for name, values in images.items()},
         "curves": {

@@ -72,9 +72,9 @@ class Classification(Task):
                 METHODS["start-decay"], layers="body.*",
                 about="start-decay whose head may weigh the channels of a field differently",
             ),
-            "start-automatic": Method(
-                "decay from equivariant weights that finds its strength",
-                decay=True, start=True, automatic=True, strengths=(40.0,),
+            "start-automatic": replace(
+                METHODS["automatic-short"], start=True,
+                about="decay from equivariant weights that finds its strength",
             ),
             "strict-escnn": Method("group convolutions by the library escnn", network="escnn"),
         }

@@ -22,6 +22,7 @@ from ..symmetry.groups import C4, Group
 from ..training.losses import RobustEquivariantImaging
 from ..training.methods import METHODS, PENALTIES, Method
 from ..training.step import Objective
+from ._layers import in_layers
 from .task import Preset, Root, Task
 
 GAMMA, KEEP = 0.05, 0.7
@@ -164,8 +165,8 @@ class Inpainting(Task):
 
         Beside PSNR and SSIM, upright and turned: PSNR as the paper computes it, of kept and of lost
         pixels, of the mean over the four orientations, under other cameras; the equivariance error of the
-        correction; and the two sides of the ensemble's law, its gain and half the mean squared difference
-        between the orientations (``*_mse``).
+        correction and of the layers; and the two sides of the ensemble's law, its gain and half the mean
+        squared difference between the orientations (``*_mse``).
         """
         device = next(model.parameters()).device
         x, y, mask = _photographed(preset, split, root, device)
@@ -185,7 +186,7 @@ class Inpainting(Task):
                 )
             turned = (x + changed[1]).clamp(0, 1)
             found |= {"psnr_turned": psnr(turned, y), "ssim_turned": ssim(turned, y)}
-            found |= _ensemble(torch.stack(changed), x, y)
+            found |= _ensemble(torch.stack(changed), x, y) | in_layers(model, x, C4)
             for name, camera in _ELSEWHERE.items():
                 x, y, _ = _photographed(preset, split, root, device, **camera)
                 found[name] = psnr(model(x).clamp(0, 1), y)

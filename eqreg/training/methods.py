@@ -50,7 +50,8 @@ class Method:
         norm: of the penalty on the features.
         projection: penalise the distance of the weights from the symmetric ones.
         decay: shrink the weights towards symmetry after each step.
-        automatic: the decay's strengths move by whether half batches agree; tuned is where they start.
+        automatic: the decay's strengths move by whether half batches agree, their logarithms by this much at
+            a time; tuned is where they start. 0: they stay.
         start: begin with equivariant weights of full power; a decay of random ones fades the signal.
         strengths: values of lambda, or of the decay, that tuning tries; empty: nothing to tune.
         objective: name of the task's own objective in place of its loss, for self-supervised rows.
@@ -70,7 +71,7 @@ class Method:
     norm: str = "relative"
     projection: bool = False
     decay: bool = False
-    automatic: bool = False
+    automatic: float = 0.0
     start: bool = False
     strengths: tuple[float, ...] = ()
     objective: str | None = None
@@ -117,7 +118,11 @@ METHODS: Mapping[str, Method] = {
         "decay from equivariant weights", decay=True, start=True, strengths=DECAYS
     ),
     "automatic": Method(
-        "decay that finds its strength", decay=True, automatic=True, strengths=(40.0,)
+        "decay that finds its strength", decay=True, automatic=0.05, strengths=(40.0,)
+    ),
+    # A run of 160 steps has 40 updates: enough for a factor of 50 either way.
+    "automatic-short": Method(
+        "automatic, at twice the pace, for short runs", decay=True, automatic=0.1, strengths=(40.0,)
     ),
 }  # fmt: skip
 
@@ -224,7 +229,7 @@ def prepare(
         if method.decay:
             does["decay"] = EquivarianceDecay(model, row.decay_group, strength, **what)
         if method.automatic:
-            does["automatic"] = AgreementStrength(does["decay"])
+            does["automatic"] = AgreementStrength(does["decay"], rate=method.automatic)
     return Prepared(model, Symmetry(**does))
 
 

@@ -134,6 +134,7 @@ def test_methods_of_the_studies_are_what_they_say():
     automatic = made("automatic", 40.0)
     assert automatic.automatic.decay is automatic.decay
     assert made("decay").automatic is None
+    assert (automatic.automatic.rate, made("automatic-short").automatic.rate) == (0.05, 0.1)
     some = made("some", method=Method("", decay=True, layers="body.0")).decay
     assert list(some.strengths) == ["body.0"]
 
@@ -299,6 +300,11 @@ def test_a_comparison_pairs_seeds_and_is_kept(tiny, tmp_path, monkeypatch):
     assert comparison.paired(rows, "eqreg", "psnr") == want
     text = comparison.table(content, "psnr")
     assert f"{sum(want) / 2:+.3f} ± {measure.half_width(want):.3f}" in text
+    del rows["eqreg"]["metrics"]["layers_C4"]  # as a strict network of another group
+    lines = comparison.table(content, "layers_C4").splitlines()
+    assert [line.split()[0] for line in lines] == ["method", "plain"]
+    content = comparison.collect(tmp_path, "rain", "tiny")
+    rows = content["rows"]
     kept = artifacts.keep(content, tmp_path, tmp_path / "artifacts")
     assert kept == [
         "rain-tiny.json",
@@ -309,6 +315,13 @@ def test_a_comparison_pairs_seeds_and_is_kept(tiny, tmp_path, monkeypatch):
     assert set(index) == {"rain/plain.safetensors", "rain/eqreg.safetensors"}
     monkeypatch.setattr(artifacts, "_PLACES", (tmp_path / "artifacts",))
     assert artifacts.load_artifact("rain-tiny")["rows"] == rows
+
+
+def test_the_strengths_that_a_decay_ended_with_are_told(tiny, tmp_path):
+    moved = train(run("automatic-short", 0, strength=40.0), tmp_path)
+    assert len(moved["strengths"]) == 3 and all(v != 40 for v in moved["strengths"].values())
+    assert set(train(run("decay", 0, strength=7.0), tmp_path)["strengths"].values()) == {7}
+    assert train(run("plain", 0, strength=0.0), tmp_path)["strengths"] == {}
 
 
 # ---- campaigns

@@ -1,5 +1,9 @@
 """One preset at several values of one of its numbers: runs, tuning, tables, and what is kept."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -12,6 +16,7 @@ from eqreg.tasks import Preset, get_task
 from eqreg.tasks.rain import Rain
 from eqreg.training.checkpoint import load_weights, save_weights
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = Preset(
     steps=6, images=4, methods=("plain", "eqreg"), seeds=(0, 1), rates=(1e-3, 4e-3),
     tuning_steps=3, tuning_seeds=(100,), watch=3, expects="a second",
@@ -159,3 +164,22 @@ def test_weights_from_before_an_axis_was_there_are_still_evaluated(tiny, tmp_pat
     about["run"]["sizes"] = before
     save_weights(tmp_path / "old.safetensors", tensors, about)
     assert main(["evaluate", str(tmp_path / "old.safetensors"), "--device", "cpu"]) == 0
+
+
+# ---- the studies of this repository
+
+
+def test_the_lines_of_make_artifacts_name_presets_that_exist():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    lines = re.findall(r"study (\w+) --preset (\S+?)(?: --vary ([^\s;]+))?;? ?(?:\\|done|\n)", text)
+    assert len(lines) == text.count("study ") == 11
+    for task, preset, vary in lines:
+        for name in variation.presets(preset.replace("$$case", "spread=90"), vary or None).values():
+            assert get_task(task).preset(name).study, name
+
+
+def test_every_stored_table_says_what_wrote_it():
+    about = (ROOT / "artifacts" / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "artifacts").glob("*.json"):
+        settings = json.loads(path.read_text(encoding="utf-8")).get("settings", {})
+        assert path.name in about or {"task", "preset"} <= set(settings), path.name
