@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -205,6 +206,10 @@ class _Guess:
         convolutions = [name for name, m in modules.items() if isinstance(m, _CANDIDATES)]
         self.last = convolutions[-1] if convolutions else None
         self.image = modules[convolutions[0]].in_channels if convolutions else None
+        mixing = [n for n, m in modules.items() if isinstance(m, (*_CANDIDATES, nn.Linear))]
+        last: Any = modules[mixing[-1]] if mixing and mixing[-1] == self.last else None
+        # A last layer that narrows is read as an output, such as a score for each class.
+        self.narrows = last is not None and last.out_channels < last.in_channels
 
     def row(self, name: str, override: FieldType | None) -> Planned:
         module = self.modules[name]
@@ -228,6 +233,9 @@ class _Guess:
             return FieldType(
                 group, f"{channels}t"
             ), "last layer, as many channels as the input: an image"
+        if name == self.last and self.narrows and channels % order == 0:
+            why = "last layer, narrower than its input: an output, which is trivial unless fields= says otherwise"
+            return FieldType(group, f"{channels}t"), why
         if channels % order == 0:
             return FieldType(
                 group, f"{channels // order}r"

@@ -45,6 +45,17 @@ def test_last_layer_of_four_channels_is_an_image_if_the_input_is():
     assert [str(f) for f in plan(model).fields.values()] == ["2r", "4t"]
 
 
+def test_scores_of_four_classes_are_an_output_and_no_regular_field():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    rows = plan(model).rows
+    assert [str(r.field) for r in rows] == ["2r", "4t"]
+    assert "an output, which is trivial unless fields= says otherwise" in rows[1].reason
+    assert str(plan(model, fields={"2": "1r"}).fields["2"]) == "1r"
+    # Not where linear layers follow, as in classifiers.
+    model.append(nn.Linear(4, 10))
+    assert [str(r.field) for r in plan(model).rows] == ["2r", "1r"]
+
+
 def test_strict_layers_keep_their_own_field():
     model = nn.Sequential(GroupConv2d(C4.field("1t"), C4.field("1t + 2r"), 3), nn.Conv2d(9, 1, 1))
     assert [str(f) for f in plan(model).fields.values()] == ["1t + 2r", "1t"]

@@ -240,3 +240,25 @@ def test_soften_measures_the_way_to_a_strict_network():
     torch.testing.assert_close(ways[0].model(x), model(x))
     with pytest.raises(ValueError, match=r"b must lie in \[0, 1\], got 2"):
         soften(model, C4, 2, example=x)
+
+
+@pytest.mark.parametrize("size", [64, 65])
+def test_large_images_are_traced_as_crops_and_checked_whole(size, monkeypatch):
+    from eqreg.layers.trace import ties
+
+    seen = []
+    record = ties.record
+    monkeypatch.setattr(
+        ties, "record", lambda m, a, k: seen.append(a[0].shape[-1]) or record(m, a, k)
+    )
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 1, 1), nn.MaxPool2d(3, 2, 1) if size % 2 else nn.MaxPool2d(2)
+    )
+    assert tie(model, torch.rand(1, 3, size, size), C4).exact
+    assert seen == [16 + size % 2]
+    # A stride that fits the crop and not the whole is found at the whole.
+    kernel = 5 + size % 2
+    model = nn.Conv2d(3, 8, kernel, 11)
+    assert (16 + size % 2 - kernel) % 11 == 0 and (size - kernel) % 11
+    assert tie(model, torch.rand(1, 3, size, size), C4).breaks
+    assert seen[-1] == size
