@@ -8,6 +8,24 @@ import os
 from pathlib import Path
 
 
+def cache_folder() -> Path:
+    """Where results are kept that can be computed again: EQREG_CACHE, or ``eqreg`` in the user's cache folder."""
+    if os.environ.get("EQREG_CACHE"):
+        return Path(os.environ["EQREG_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eqreg"
+
+
+def private_folder(path: Path) -> bool:
+    """Make a folder, and say whether it is this user's and nobody else can write into it or replace it."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        places = [path.stat(follow_symlinks=False), path.parent.stat()]
+    except (OSError, RuntimeError):
+        return False
+    mine = all(p.st_uid == os.geteuid() for p in places) if hasattr(os, "geteuid") else True
+    return mine and os.access(path, os.W_OK) and not any(p.st_mode & 0o022 for p in places)
+
+
 def previous(path: Path) -> Path:
     """Where the file before the one at ``path`` lies, if :func:`write_whole` kept it."""
     return path.with_name(path.name + ".previous")

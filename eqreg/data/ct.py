@@ -8,6 +8,7 @@ Taught in: notebooks/14
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ class CTFolder:
         offset: of PNG files, as for :func:`read_ct`.
         size: resize the slices to this side, see :func:`resize_ct`. None: as they are.
 
-    ``folder[i]`` reads slice ``i`` as (H, W) HU; ``folder.paths`` are the files.
+    ``folder[i]`` reads slice ``i`` as (H, W) HU, ``folder.spacing(i)`` says how large its pixels are;
+    ``folder.paths`` are the files.
 
     Raises:
         FileNotFoundError: no such folder, or no ``.dcm``, ``.png`` or ``.npy`` file in it.
@@ -100,6 +102,29 @@ class CTFolder:
     def __getitem__(self, index: int) -> Tensor:
         hu = read_ct(self.paths[index], offset=self.offset)
         return hu if self.size is None else resize_ct(hu, self.size)
+
+    def spacing(self, index: int) -> tuple[float, float] | None:
+        """Mm between the rows and between the columns of ``folder[index]``, after resizing.
+
+        None if the file does not say. A scanner's geometry wants it in cm: ``pixel=0.1 * spacing``.
+
+        Raises:
+            ValueError: a DICOM file that cannot be read, or whose spacing is not positive.
+        """
+        path = self.paths[index]
+        if path.suffix.lower() != ".dcm":
+            return None
+        try:
+            read = header(path)
+        except Exception as error:  # readers of damaged files raise what they like
+            raise ValueError(f"CTFolder: could not read {path}: {error}") from error
+        found = None if read is None else read.spacing
+        if found is not None and not all(math.isfinite(mm) and mm > 0 for mm in found):
+            raise ValueError(f"CTFolder: expected positive PixelSpacing in {path}, got {found}")
+        if found is None or self.size is None:
+            return found
+        shrink = max(read_ct(path, offset=self.offset).shape) / self.size
+        return found[0] * shrink, found[1] * shrink
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))

@@ -7,7 +7,9 @@ ourselves, so that a missing one is an error and never a download. Their licence
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ PHOTOGRAPHS: dict[str, dict[str, str]] = {
     },
 }
 _IN_SKLEARN = ("china.jpg", "flower.jpg")
+_PNG_BITS = 24  # place of the bit depth in a PNG file
 # BT.601 luma of full-range RGB, the grey value of an 8-bit image viewer.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -127,12 +130,69 @@ def _read(file: str) -> Tensor:
     return read_image(path)
 
 
-def read_image(path: Path) -> Tensor:
-    """Read an image file: (C, H, W) float32 in [0, 1]; C = 1 if it is grey, else 3 (no alpha)."""
-    image = require("PIL.Image", extra="tasks")
-    with image.open(path) as picture:
-        pixels = np.array(picture.convert("L" if picture.mode == "L" else "RGB"))
-    return torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1).float() / 255
+def read_image(path: str | Path) -> Tensor:
+    """Read an image file as a viewer shows it: (C, H, W) float32 in [0, 1]; C = 1 if it is grey, else 3.
+
+    * 8 bits and fewer are divided by their largest value, 16-bit grey by 65535. 1-bit images are 0 and 1.
+    * EXIF orientation is applied. Palettes become RGB.
+    * An alpha channel that is opaque everywhere is left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what has no one meaning in grey or RGB: transparent pixels, CMYK and other colour spaces,
+            colour in 16 bit (Pillow would drop the lower half), floating point, several frames; or a file
+            that cannot be decoded. The message names the file.
+        ImportError: without Pillow (``pip install "eqreg[tasks]"``).
+    """
+    pixels = np.array(upright(path))
+    largest = 65535 if pixels.dtype == np.uint16 else 1 if pixels.dtype == bool else 255
+    image = torch.from_numpy(pixels.astype(np.float32))
+    return image.reshape(*pixels.shape[:2], -1).permute(2, 0, 1) / largest
+
+
+def upright(path: str | Path) -> Any:
+    """The decoded Pillow image, in mode 1, L, RGB or I;16, turned as its EXIF says; errors of :func:`read_image`."""
+    pillow = require("PIL.Image", extra="tasks")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"expected an image, found no file {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            with pillow.open(path) as picture:
+                frames = getattr(picture, "n_frames", 1)
+                deep = picture.mode in ("RGB", "RGBA") and _bits(path, picture.format) == 16
+                decoded = require("PIL.ImageOps", extra="tasks").exif_transpose(picture)
+    except (pillow.DecompressionBombWarning, pillow.DecompressionBombError) as error:
+        raise ValueError(f"expected an image of ordinary size, got {path}: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's for foreign or damaged files
+        raise ValueError(f"expected a readable image, could not decode {path}: {error}") from error
+    if frames > 1:
+        raise ValueError(f"expected one image in {path}, got {frames} frames")
+    if deep:
+        raise ValueError(
+            f"expected 8 bits a colour in {path}, got 16; save it with 8, or as grey images"
+        )
+    if decoded.mode == "P":
+        decoded = decoded.convert("RGBA" if "transparency" in decoded.info else "RGB")
+    if decoded.mode in ("LA", "RGBA"):
+        if decoded.getchannel("A").getextrema()[0] < 255:
+            raise ValueError(
+                f"{path} has transparent pixels, whose colour is not defined; put it on a background"
+            )
+        decoded = decoded.convert(decoded.mode[:-1])
+    if decoded.mode not in ("1", "L", "RGB", "I;16"):
+        raise ValueError(
+            f"expected a grey or RGB image in {path}, got mode {decoded.mode}; convert it to RGB"
+        )
+    return decoded
+
+
+def _bits(path: str | Path, form: str | None) -> int:
+    """Bits a channel of a PNG, as its header says; 8 for other formats."""
+    if form != "PNG":
+        return 8
+    with Path(path).open("rb") as file:
+        return file.read(_PNG_BITS + 1)[_PNG_BITS]
 
 
 def grey(image: Tensor) -> Tensor:

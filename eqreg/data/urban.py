@@ -15,6 +15,7 @@ from torch import Tensor
 from ..extras import require
 from ._arrays import from_npz
 from ._files import read_rgb
+from .images import upright
 
 PARTS = ("train", "val", "all", "test")
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp")
@@ -68,9 +69,7 @@ class Urban100:
         """(3, size, size) float32 in [0, 1]."""
         path = self._paths[index]
         image = read_rgb(path, "Urban100")
-        if image.shape[-2:] != (self.size, self.size):
-            image = self._reduced(path)
-        return image
+        return image if image.shape[-2:] == (self.size, self.size) else self._reduced(path)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -105,15 +104,18 @@ class Urban100:
 
     def _reduced(self, path: Path) -> Tensor:
         image = require("PIL.Image", extra="tasks")
-        with image.open(path) as picture:
-            if min(picture.size) < _CROP:
-                raise ValueError(
-                    f"Urban100: {path} has {picture.size[0]}x{picture.size[1]} pixels; expected "
-                    f"{self.size}x{self.size}, or at least {_CROP} on both sides to cut from"
-                )
-            left, top = ((n - _CROP) // 2 for n in picture.size)
-            cut = picture.convert("RGB").crop((left, top, left + _CROP, top + _CROP))
-            pixels = np.array(cut.resize((self.size, self.size), image.Resampling.BILINEAR))
+        picture = upright(path)
+        if min(picture.size) < _CROP:
+            raise ValueError(
+                f"Urban100: {path} has {picture.size[0]}x{picture.size[1]} pixels; expected "
+                f"{self.size}x{self.size}, or at least {_CROP} on both sides to cut from"
+            )
+        left, top = ((n - _CROP) // 2 for n in picture.size)
+        deep = picture.mode == "I;16"
+        cut = picture.convert("F" if deep else "RGB").crop((left, top, left + _CROP, top + _CROP))
+        pixels = np.array(cut.resize((self.size, self.size), image.Resampling.BILINEAR))
+        if deep:
+            return torch.from_numpy(pixels / 65535).expand(3, -1, -1)
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 

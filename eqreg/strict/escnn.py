@@ -11,19 +11,25 @@ Conv2d(1, 16, kernel_size=(5, 5), stride=(1, 1), padding=(2, 2))
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import importlib.util
 import io
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import outside_autocast
+from ..files import cache_folder, private_folder
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from ._base import check_arguments, check_input, plain_conv
@@ -39,13 +45,17 @@ _INSTALL = (
 def load() -> ModuleType:
     """The package escnn, imported so that its planar layers work beside newer libraries.
 
-    Two of its habits are set aside:
+    Three of its habits are set aside:
 
     * It imports compiled code for rotations in space (lie_learn), whose wheel crashes on numpy 2.
       Where it does not load, an empty module stands in for it: nothing in the plane calls it.
     * It computes null spaces by ``sklearn.utils.extmath.randomized_svd``, which refuses
       ``np.matrix`` since scikit-learn 1.7 and draws random numbers. Without it, escnn takes scipy's
       SVD.
+    * It keeps intermediate results as pickles inside its own package, which may be read-only, or
+      writable for others, whose pickles would run here. They go to ``escnn`` in the cache folder, if that
+      is the user's alone, or else to a temporary one; computing them anew takes up to 5 s. An escnn that
+      was imported before keeps its habit.
 
     Raises:
         ImportError: if escnn is not installed, with the lines that install it.
@@ -57,8 +67,9 @@ def load() -> ModuleType:
         warnings.simplefilter("ignore")
         _stand_in_for_lie_learn()
         try:
-            package = importlib.import_module("escnn")
-            importlib.import_module("escnn.nn")
+            with _pickles_in(_private()):
+                package = importlib.import_module("escnn")
+                importlib.import_module("escnn.nn")
         except ImportError as error:
             raise ImportError(
                 f"escnn is installed but does not load ({error}); {_INSTALL}"
@@ -107,7 +118,9 @@ class EscnnConv2d(nn.Module):
     """An ``escnn.nn.R2Conv`` on plain tensors, with the arguments of our own layers.
 
     Building one solves the kernel constraint and takes from milliseconds to seconds. In training mode
-    every call expands the kernel from escnn's basis; ``to_plain()`` stops that.
+    every call expands the kernel from escnn's basis; ``to_plain()`` stops that. The basis is this layer's
+    own: escnn shares one between all layers of equal types in a process, so that ``.double()`` of one
+    breaks the others.
 
     Args:
         in_field: type of the input, of any C_n or D_n.
@@ -116,7 +129,8 @@ class EscnnConv2d(nn.Module):
         stride: exact only if it divides H + 2P - K, and only for the exact elements.
         padding: zeros on every side; ``(K - 1) // 2`` if not given.
         bias: add a learned bias.
-        **options: passed to R2Conv, for example ``frequencies_cutoff``.
+        **options: passed to R2Conv, for example ``frequencies_cutoff``, or ``recompute=False`` for escnn's
+            shared basis.
 
     Raises:
         ImportError: without escnn.
@@ -146,7 +160,12 @@ class EscnnConv2d(nn.Module):
         torch.set_default_dtype(torch.float32)  # escnn mixes types otherwise
         try:
             self.conv = load().nn.R2Conv(
-                *types, kernel_size, padding=padding, stride=stride, bias=bias, **options
+                *types,
+                kernel_size,
+                padding=padding,
+                stride=stride,
+                bias=bias,
+                **{"recompute": True, **options},
             )
         finally:
             torch.set_default_dtype(default)
@@ -176,8 +195,30 @@ class EscnnConv2d(nn.Module):
     def to_plain(self) -> nn.Conv2d:
         """The same map as an ordinary ``nn.Conv2d``, at the cost of one."""
         # Not conv.export(), which would leave escnn's layer in evaluation mode.
-        weight, bias = self.conv.expand_parameters()
+        with outside_autocast(self.conv.weights):  # its products would be in half precision
+            weight, bias = self.conv.expand_parameters()
         return plain_conv(weight, bias, self.conv.stride, self.conv.padding).train(self.training)
+
+
+def _private() -> Path:
+    folder = cache_folder() / "escnn"
+    if private_folder(folder):
+        return folder
+    temporary = tempfile.TemporaryDirectory(prefix="eqreg-escnn-")
+    atexit.register(temporary.cleanup)
+    return Path(temporary.name)
+
+
+@contextlib.contextmanager
+def _pickles_in(folder: Path) -> Iterator[None]:
+    """While this is open, what asks joblib for a cache on disk gets one in ``folder``."""
+    joblib = importlib.import_module("joblib")
+    usual = joblib.Memory
+    joblib.Memory = lambda location=None, **options: usual(folder, **options)
+    try:
+        yield
+    finally:
+        joblib.Memory = usual
 
 
 def _stand_in_for_lie_learn() -> None:

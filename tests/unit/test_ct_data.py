@@ -498,3 +498,12 @@ def test_protocol_says_what_it_expects():
         ValueError, match=r"shape \(3, 3\) does not fit images of shape \(2, 4, 4\)"
     ):
         rmse_hu(mu, mu, torch.zeros(3, 3, dtype=torch.bool))
+
+
+def test_spacing_is_that_of_the_pixels_given_out(write_dicom, tmp_path):
+    path = write_dicom(VALUES, PixelSpacing=[0.5, 0.25])
+    assert CTFolder(path.parent).spacing(0) == (0.5, 0.25)
+    side = max(read_ct(path).shape)
+    assert CTFolder(path.parent, size=2 * side).spacing(0) == (0.25, 0.125)
+    np.save(tmp_path / "z.npy", np.zeros((2, 2)))
+    assert CTFolder(tmp_path).spacing(-1) is None  # the file does not say

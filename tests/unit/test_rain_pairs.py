@@ -59,6 +59,9 @@ def test_numbers_sort_as_numbers(tmp_path):
 def test_grey_and_alpha_become_rgb(pairs):
     write(pairs / "norain-010.png", mode="L")
     write(pairs / "norain-002.png", mode="RGBA")
+    with Image.open(pairs / "norain-002.png") as picture:
+        picture.putalpha(255)
+        picture.save(pairs / "norain-002.png")
     assert all(pair.clean.shape == (3, 10, 12) for pair in Rain100(pairs))
 
 

@@ -2,8 +2,10 @@
 
 import copy
 import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,6 +76,78 @@ def test_to_plain_and_copies_in_both_modes():
         assert type(plain) is nn.Conv2d and plain.training is layer.training is mode
         assert (plain(x) - layer(x)).abs().max() <= 1e-6
         assert set(copy.deepcopy(layer).state_dict()) == keys
+
+
+def layer():
+    torch.manual_seed(0)
+    return escnn.EscnnConv2d(C4.field("1t"), C4.field("2r"), 3)
+
+
+X = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("change", ["double", "bfloat16", "there and back"])
+def test_a_layer_of_the_same_types_does_not_change_with_another(change):
+    a, b = layer(), layer()
+    before = b(X)
+    if change == "there and back":
+        a.bfloat16().float()
+    else:
+        getattr(a, change)()
+    assert torch.equal(b(X), before)
+    assert torch.equal(layer()(X), before)  # nor one that is built afterwards
+
+
+def test_a_layer_built_under_float64_leaves_those_of_float32():
+    first = layer()
+    before = first(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        second = layer()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(first(X), before)
+    assert second(X.double()).dtype == torch.float64
+    net = nn.Sequential(second, nn.ReLU())
+    assert equivariance_error(net, X.double(), C4, field_out=C4.field("2r")).max() < 1e-12
+
+
+def test_plain_layers_made_inside_autocast_are_those_made_outside():
+    conv = layer()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = conv.to_plain()
+    assert torch.equal(inside.weight, conv.to_plain().weight)
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o777, 0o500], ids=oct)
+def test_pickles_stay_in_a_folder_of_the_user_alone(tmp_path, mode):
+    """One that others can write into is not looked at, and escnn's own package is never written."""
+    code = """
+import os, sys
+from pathlib import Path
+from eqreg import C8
+from eqreg.strict import escnn
+package = Path(escnn.load().__file__).parent
+old = {p for p in package.rglob("*") if "__pycache__" not in p.parts}
+escnn.EscnnConv2d(C8.field("1t"), C8.field("1r"), 5)
+assert old == {p for p in package.rglob("*") if "__pycache__" not in p.parts}
+place = Path(sys.modules["escnn.group._clebsh_gordan"].cache.location)
+for folder in (place, place.parent) if "eqreg-escnn-" not in place.name else (place,):
+    assert not folder.stat().st_mode & 0o022, (folder, oct(folder.stat().st_mode))
+print(place)
+"""
+    cache = tmp_path / "cache"
+    (cache / "escnn").mkdir(parents=True)
+    (cache / "escnn").chmod(mode)
+    cache.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True,
+        env={**os.environ, "EQREG_CACHE": str(cache)},
+    )  # fmt: skip
+    used = Path(done.stdout.strip())
+    private = mode == 0o700 or (mode == 0o500 and os.access(cache / "escnn", os.W_OK))  # root may
+    assert (used == cache / "escnn") == private
+    assert used.exists() == private  # a temporary folder is gone afterwards
 
 
 def test_twin_by_escnn():

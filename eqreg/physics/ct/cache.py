@@ -12,21 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from ...extras import require
-from ...files import part_of
+from ...files import cache_folder, part_of
 from ._matrix import CSR
 from .geometry import Geometry
+
+__all__ = ["cache_folder", "cached"]
 
 # Raised whenever the entries change, so that an older file is never taken for the present matrix.
 _VERSION = 1
 # Below this many entries building is as fast as reading.
 _WORTH_KEEPING = 4_000_000
-
-
-def cache_folder() -> Path:
-    """Where matrices are kept: EQREG_CACHE, or ``eqreg`` in the user's cache folder."""
-    if os.environ.get("EQREG_CACHE"):
-        return Path(os.environ["EQREG_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eqreg"
 
 
 def cached(
