@@ -212,7 +212,7 @@ def _private() -> Path:
 @contextlib.contextmanager
 def _pickles_in(folder: Path) -> Iterator[None]:
     """While this is open, what asks joblib for a cache on disk gets one in ``folder``."""
-    joblib = importlib.import_module("joblib")
+    joblib: Any = importlib.import_module("joblib")
     usual = joblib.Memory
     joblib.Memory = lambda location=None, **options: usual(folder, **options)
     try:
