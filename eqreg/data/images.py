@@ -163,7 +163,9 @@ def upright(path: str | Path) -> Any:
                 deep = picture.mode in ("RGB", "RGBA") and _bits(path, picture.format) == 16
                 decoded = require("PIL.ImageOps", extra="tasks").exif_transpose(picture)
     except (pillow.DecompressionBombWarning, pillow.DecompressionBombError) as error:
-        raise ValueError(f"expected an image of ordinary size, could not decode {path}: {error}") from error
+        raise ValueError(
+            f"expected an image of ordinary size, could not decode {path}: {error}"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's for foreign or damaged files
         raise ValueError(f"expected a readable image, could not decode {path}: {error}") from error
     if frames > 1:
