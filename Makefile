@@ -32,7 +32,7 @@ CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup fresh book serve test lint types unit notebooks browser colab-check zoo bench artifacts gpu sync lock repository npm wheel clean
+.PHONY: help setup fresh book serve test lint types unit fuzz notebooks browser colab-check zoo bench artifacts gpu sync lock repository npm wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,7 +92,11 @@ types: setup ## annotations of the library
 
 unit: setup ## unit tests, property tests, examples in docstrings
 	@echo "== unit =="
-	$(BIN)/pytest eqreg tests/unit tests/property tests/notebooks
+	$(BIN)/pytest eqreg tests/unit tests/property tests/fuzz tests/notebooks
+
+fuzz: setup ## 20,000 calls with fitting and unfitting arguments (ten minutes); CALLS=2000 for fewer
+	@echo "== fuzz =="
+	$(BIN)/python -m tests.fuzz $(CALLS)
 
 notebooks: fresh ## execute every notebook; its asserts are the tests, its outputs the pages of `make book`
 	@echo "== notebooks =="

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..typed import typed
 from ._files import IMAGE_ENDINGS, data_folder, image_size, read_rgb
 
 PARTS = ("train", "val", "all", "fit", "test")
@@ -43,6 +44,7 @@ class BSDS500:
     Taught in: notebooks/13b_rain_unfolding.ipynb
     """
 
+    @typed
     def __init__(self, part: str = "train", root: str | Path | None = None) -> None:
         if part not in PARTS:
             raise ValueError(f"BSDS500: part must be one of {', '.join(PARTS)}, got {part!r}")

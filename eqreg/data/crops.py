@@ -7,7 +7,10 @@ import hashlib
 import torch
 from torch import Tensor
 
+from ..typed import typed
 
+
+@typed
 def seeded(seed: int) -> torch.Generator:
     """A generator of random numbers that starts at ``seed``, for one thing to be drawn.
 
@@ -36,6 +39,7 @@ class RandomCrops:
     [(5, 1, 8, 8), (5, 1, 8, 8)]
     """
 
+    @typed
     def __init__(self, degraded: Tensor, clean: Tensor, *, crop: int, batch: int) -> None:
         if degraded.shape != clean.shape or clean.dim() != 4 or not len(clean):
             raise ValueError(
@@ -49,6 +53,7 @@ class RandomCrops:
             )
         self.pairs, self.crop, self.batch = (degraded, clean), crop, batch
 
+    @typed
     def __call__(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """A batch of degraded and clean crops, (batch, C, crop, crop) each."""
         number, _, height, width = self.pairs[0].shape
@@ -70,6 +75,7 @@ class RandomCrops:
         return fingerprint(*self.pairs)
 
 
+@typed
 def fingerprint(*tensors: Tensor) -> str:
     """First 16 hex digits of the SHA-256 of the tensors' shapes, types and values."""
     digest = hashlib.sha256()

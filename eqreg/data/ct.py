@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..extras import require
+from ..typed import typed
 from ._arrays import from_npy
 from .dicom import AIR, header, read_frame
 
@@ -33,6 +34,7 @@ _SUFFIXES = (".dcm", ".png", ".npy")
 _BUNDLED = {"head": "J2K_pixelrep_mismatch.dcm", "spine": "CT_small.dcm"}
 
 
+@typed
 def read_ct(path: str | Path, *, offset: int = PNG_OFFSET) -> Tensor:
     """Read one slice as CT numbers.
 
@@ -84,6 +86,7 @@ class CTFolder:
         FileNotFoundError: no such folder, or no ``.dcm``, ``.png`` or ``.npy`` file in it.
     """
 
+    @typed
     def __init__(
         self, root: str | Path, *, offset: int = PNG_OFFSET, size: int | None = None
     ) -> None:
@@ -133,6 +136,7 @@ class CTFolder:
         return f"CTFolder({str(self.root)!r}): {len(self)} slices"
 
 
+@typed
 def bundled_ct() -> dict[str, Tensor]:
     """The CT slices inside pydicom's wheel.
 
@@ -157,6 +161,7 @@ def bundled_ct() -> dict[str, Tensor]:
     return slices
 
 
+@typed
 def resize_ct(hu: Tensor, size: int) -> Tensor:
     """Fit a slice into a square of the given side: bilinear, averaging where it shrinks, air around.
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..extras import require
+from ..typed import typed
 from ._arrays import from_npz, refuse_large
 
 # Parts of scikit-learn's 1797 digits, after one fixed shuffle. Settings are chosen on `val`.
@@ -34,6 +35,7 @@ class Labelled(NamedTuple):
     labels: Tensor
 
 
+@typed
 def digits(split: str, *, size: int | None = None) -> Labelled:
     """The 1797 digits of scikit-learn, 8 x 8 pixels; nothing is downloaded.
 
@@ -65,6 +67,7 @@ def digits(split: str, *, size: int | None = None) -> Labelled:
     return Labelled(images, torch.from_numpy(found.target)[order].long())
 
 
+@typed
 def mnist(split: str, root: str | Path | None = None, *, seed: int | None = 0) -> Labelled:
     """MNIST from files that are on this machine.
 
@@ -121,6 +124,7 @@ def mnist(split: str, root: str | Path | None = None, *, seed: int | None = 0) -
     return Labelled(x[order], y[order])
 
 
+@typed
 def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
     """An IDX file of unsigned bytes, the format of MNIST.
 
@@ -171,6 +175,7 @@ def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
     return values.reshape(shape).copy()  # torch wants arrays that may be written to
 
 
+@typed
 def turn(images: Tensor, degrees: Tensor | float, *, factor: int = 3) -> Tensor:
     r"""Turn each image by its own angle, counter-clockwise about the centre.
 

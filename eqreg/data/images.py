@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..extras import require
+from ..typed import typed
 
 # A fixed split: no photograph is in two parts. Settings are chosen on `val`; `test` is looked at
 # once.
@@ -43,6 +44,7 @@ _PNG_BITS = 24  # place of the bit depth in a PNG file
 _LUMA = (0.299, 0.587, 0.114)
 
 
+@typed
 def photographs(split: str, *, color: bool = False, size: int | None = None) -> dict[str, Tensor]:
     """The bundled photographs of one part of the split.
 
@@ -77,6 +79,7 @@ def photographs(split: str, *, color: bool = False, size: int | None = None) -> 
     return images
 
 
+@typed
 def patches(
     images: dict[str, Tensor], size: int, n: int, *, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -130,6 +133,7 @@ def _read(file: str) -> Tensor:
     return read_image(path)
 
 
+@typed
 def read_image(path: str | Path) -> Tensor:
     """Read an image file as a viewer shows it: (C, H, W) float32 in [0, 1]; C = 1 if it is grey, else 3.
 
@@ -150,6 +154,7 @@ def read_image(path: str | Path) -> Tensor:
     return image.reshape(*pixels.shape[:2], -1).permute(2, 0, 1) / largest
 
 
+@typed
 def upright(path: str | Path) -> Any:
     """The decoded Pillow image, in mode 1, L, RGB or I;16, turned as its EXIF says; errors of :func:`read_image`."""
     pillow = require("PIL.Image", extra="tasks")

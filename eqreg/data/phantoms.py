@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..typed import typed
 from .ct import AIR
 
 
@@ -164,6 +165,7 @@ _EDGE = 1.2
 _COARSE, _FINE = 12, 50
 
 
+@typed
 def phantom(region: str, size: int = 416, *, generator: torch.Generator | None = None) -> Tensor:
     """Draw a slice of another patient.
 

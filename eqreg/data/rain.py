@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..typed import typed
 from ._files import data_folder, image_size, read_rgb
 
 _LISTED = 5  # files named in an error
@@ -52,6 +53,7 @@ class PairFolder:
 
     _who = "PairFolder"
 
+    @typed
     def __init__(self, root: str | Path, *, rainy: str, clean: str) -> None:
         self.root = data_folder(root, "", self._who)
         self._pairs = self._matched(rainy, clean)
@@ -134,6 +136,7 @@ class Rain100(PairFolder):
 
     _who = "Rain100"
 
+    @typed
     def __init__(self, root: str | Path | None = None, name: str = "Rain100L") -> None:
         root = data_folder(root, name, self._who)
         below = (root / "rainy").is_dir()

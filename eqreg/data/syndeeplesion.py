@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..extras import require
+from ..typed import typed
 from ._arrays import from_h5, from_npy, from_npz
 
 _SIZE = 416
@@ -67,6 +68,7 @@ class SynDeepLesion:
     Reference: Wang et al., "DICDNet", IEEE TMI 41(4), 2022, and the data published with it.
     """
 
+    @typed
     def __init__(
         self,
         root: str | Path | None = None,
@@ -123,6 +125,7 @@ class SynDeepLesion:
         return f"SynDeepLesion({str(self.root)!r}, {self.split!r}): {len(self)} cases"
 
 
+@typed
 def read_masks(path: str | Path, size: int = _SIZE) -> Tensor:
     """Metal masks as published, (512, 512, K) with 0 and 1, resized as published.
 

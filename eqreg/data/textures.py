@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..typed import typed
 from .digits import Labelled, turn
 from .images import _LUMA, _read
 
@@ -20,6 +21,7 @@ _STRIPS = MappingProxyType({"train": (0.0, 0.5), "val": (0.5, 0.7), "test": (0.7
 _CONTRAST = 0.15
 
 
+@typed
 def textures(
     split: str,
     n: int,
@@ -86,6 +88,7 @@ def textures(
     return Labelled(images, torch.arange(n) % len(TEXTURES))
 
 
+@typed
 def strip(name: str, split: str) -> Tensor:
     """The part of a photograph that belongs to a split, grey, (1, H, W)."""
     image = _read(_FILES.get(name, f"{name}.png"))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..extras import require
+from ..typed import typed
 from ._arrays import from_npz
 from ._files import read_rgb
 from .images import upright
@@ -49,6 +50,7 @@ class Urban100:
     Taught in: notebooks/15_inpainting.ipynb
     """
 
+    @typed
     def __init__(
         self, part: str = "train", root: str | Path | None = None, *, size: int = 256
     ) -> None:

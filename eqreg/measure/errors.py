@@ -15,8 +15,10 @@ from ..layers.plan import Fields, Selector, make_plan
 from ..symmetry.actions import act, quarter_turns, rotate, valid_mask
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Element, Group, need_group
+from ..typed import typed
 
 
+@typed
 def equivariance_error(
     f: Callable[[Tensor], Tensor],
     x: Tensor,
@@ -131,6 +133,7 @@ def _output(y: Any, batch: int) -> Tensor:
     return y
 
 
+@typed
 def layer_errors(
     model: nn.Module,
     x: Tensor,

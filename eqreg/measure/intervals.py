@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 
 from ..extras import require
+from ..typed import typed
 
 
+@typed
 def half_width(values: Sequence[float]) -> float:
     """Half the width of the 95 % interval of the mean by Student's t; nan for one value.
 
@@ -23,6 +25,7 @@ def half_width(values: Sequence[float]) -> float:
     return float(t * math.sqrt(variance / n))
 
 
+@typed
 def verdict(differences: Sequence[float]) -> str:
     """What paired differences show: "gain", "loss", or "within the noise" if the 95 % interval holds zero.
 

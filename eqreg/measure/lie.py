@@ -12,6 +12,7 @@ from torch import Tensor
 from ..checks import given, need_callable, need_whole, wide
 from ..layers.inputs import IMAGE_DIMS, checked_images
 from ..symmetry.groups import C1
+from ..typed import typed
 
 _Map = Callable[[Tensor], Tensor]
 # Central difference of order four: an interior error of h^4/30 times the fifth derivative.
@@ -19,6 +20,7 @@ _STENCIL = (2 / 3, -1 / 12)
 _REACH = len(_STENCIL)
 
 
+@typed
 def lie_derivative(f: _Map, x: Tensor, *, about: str = "center", margin: int = 0) -> Tensor:
     r"""Lie derivative of a map under rotations, :math:`Lf(x)=\frac d{d\theta}\big|_0\pi_{-\theta}f(\pi_\theta x)`.
 
@@ -55,6 +57,7 @@ def lie_derivative(f: _Map, x: Tensor, *, about: str = "center", margin: int = 0
     return _derivative(f, x, about, margin)[1]
 
 
+@typed
 def lie_error(f: _Map, x: Tensor, *, about: str = "center", margin: int = 0) -> Tensor:
     r"""Relative Lie derivative error under rotations, :math:`\lVert Lf(x)\rVert^2/\lVert f(x)\rVert^2`, per image.
 

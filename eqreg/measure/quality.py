@@ -8,6 +8,7 @@ from torch import Tensor
 from ..checks import given, need_number, need_same_device, need_tensor, outside_autocast, wide
 from ..extras import require
 from ..layers.inputs import IMAGE_DIMS
+from ..typed import typed
 
 _RGB = 3
 # BT.601 luma of R, G, B in [0, 1] on the studio range [16, 235] / 255, as in MATLAB's rgb2ycbcr.
@@ -16,6 +17,7 @@ _BT601_OFFSET = 16.0
 _SSIM_WINDOW = 11
 
 
+@typed
 def luma(x: Tensor) -> Tensor:
     """BT.601 luma on the studio range, the Y of the deraining papers.
 
@@ -38,6 +40,7 @@ def luma(x: Tensor) -> Tensor:
         return (((whole * weights).sum(-3, keepdim=True) + _BT601_OFFSET) / 255).to(x.dtype)
 
 
+@typed
 def psnr(
     x: Tensor,
     y: Tensor,
@@ -74,6 +77,7 @@ def psnr(
     return 10 * torch.log10(float(data_range) ** 2 / mean)
 
 
+@typed
 def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0) -> Tensor:
     """Structural similarity of each image: Gaussian window, sigma 1.5 (Wang et al., 2004).
 

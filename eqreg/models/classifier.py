@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..typed import typed
+
 SLOPE = 0.1  # of the activations below 0
 
 
@@ -44,6 +46,7 @@ class Classifier(nn.Module):
     Taught in: notebooks/16.
     """
 
+    @typed
     def __init__(
         self,
         channels: int = 1,
@@ -100,6 +103,7 @@ class Classifier(nn.Module):
         return logits[..., 0, 0]
 
 
+@typed
 def halve(x: Tensor) -> Tensor:
     """Average pooling by about 2 that stays centred on the image at every size.
 

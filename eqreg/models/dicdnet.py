@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..symmetry.groups import Group
+from ..typed import typed
 from ._layers import convolution
 from ._unfolding import ImageNet, MapNet, check_sizes, largest_gain, strict_size
 
@@ -62,6 +63,7 @@ class DICDNet(nn.Module):
     torch.Size([1, 1, 12, 12])
     """
 
+    @typed
     def __init__(
         self,
         stages: int = 6,

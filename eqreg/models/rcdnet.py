@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..symmetry.groups import Group
+from ..typed import typed
 from ._unfolding import ImageNet, MapNet, check_sizes, largest_gain, strict_size
 
 _BLUR = 5
@@ -81,6 +82,7 @@ class RCDNet(nn.Module):
     torch.Size([1, 3, 12, 12])
     """
 
+    @typed
     def __init__(
         self,
         stages: int = 6,
@@ -216,11 +218,13 @@ class RCDNet(nn.Module):
         return image.new_zeros(len(image), self.width, *image.shape[-2:])
 
 
+@typed
 def start(o: Tensor) -> Tensor:
     """The first background: ``o`` (B, C, H, W) averaged over 5 x 5 pixels, inside the image at its border."""
     return F.avg_pool2d(o, _BLUR, 1, _BLUR // 2, count_include_pad=False)
 
 
+@typed
 def stage_loss(prediction: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
     """Mean squared errors of backgrounds and rain after every stage.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..symmetry.groups import Group
+from ..typed import typed
 from ._layers import End, convolution, draw
 
 
@@ -33,6 +34,7 @@ class ResidualNet(nn.Module):
     Taught in: notebooks/13.
     """
 
+    @typed
     def __init__(
         self,
         channels: int = 1,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..symmetry.groups import Group
+from ..typed import typed
 from ._layers import End, convolution, draw
 
 
@@ -47,6 +48,7 @@ class UNet(nn.Module):
     Taught in: notebooks/15_inpainting.ipynb
     """
 
+    @typed
     def __init__(
         self,
         channels: int = 1,

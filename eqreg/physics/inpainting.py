@@ -30,11 +30,13 @@ from ..checks import (
     wide,
 )
 from ..extras import require
+from ..typed import typed
 
 _IMAGE_DIMS = 4
 _MOST_PHOTONS = 1e15  # torch.poisson turns negative above 2^63
 
 
+@typed
 def random_mask(
     shape: tuple[int, int, int],
     keep: float = 0.7,
@@ -77,6 +79,7 @@ def random_mask(
     return grown[..., :height, :width].contiguous()
 
 
+@typed
 def measure(
     y: Tensor,
     mask: Tensor,
@@ -163,6 +166,7 @@ def check_gamma(gamma: float) -> None:
     need_number(gamma, "gamma", 0, above=True)
 
 
+@typed
 def deepinv_operator(
     mask: Tensor, gamma: float, channels: int = 1, *, generator: torch.Generator | None = None
 ) -> Any:

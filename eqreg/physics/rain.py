@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import given, need_generator, need_number, need_sizes, need_tensor, need_whole
+from ..typed import typed
 
 # Drops at different distances draw streaks of different lengths: equal parts of these fractions of
 # `length`.
@@ -119,6 +120,7 @@ RAIN100H = RainModel(
 )
 
 
+@typed
 def streak_kernel(angle: Tensor, length: Tensor, width: float | Tensor, size: int) -> Tensor:
     """Anti-aliased line segments through the centre of a square patch.
 
@@ -160,6 +162,7 @@ def streak_kernel(angle: Tensor, length: Tensor, width: float | Tensor, size: in
     return (pen / 2 + 0.5 - distance).clamp(0, 1)
 
 
+@typed
 def rain_streaks(
     shape: tuple[int, int, int],
     model: RainModel | None = None,
@@ -225,6 +228,7 @@ def rain_streaks(
     return _convolved(drops, kernels).clamp(min=0)
 
 
+@typed
 def add_rain(
     b: Tensor,
     model: RainModel | None = None,

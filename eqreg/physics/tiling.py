@@ -21,10 +21,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..typed import typed
+
 _SIDES = (64, 128, 256, 512)
 _LONGEST_PERIOD = 64
 
 
+@typed
 @torch.no_grad()
 def tiled(
     model: Callable[..., Tensor],
@@ -91,6 +94,7 @@ def tiled(
     return whole
 
 
+@typed
 def needed_overlap(model: nn.Module, channels: int | Sequence[int] = 3) -> int:
     """The overlap with which :func:`tiled` gives the result of the whole image.
 
@@ -124,6 +128,7 @@ def needed_overlap(model: nn.Module, channels: int | Sequence[int] = 3) -> int:
     return 2 * radius
 
 
+@typed
 def needed_period(model: nn.Module, channels: int | Sequence[int] = 3) -> int:
     """By how many pixels an image may be shifted so that the result is shifted alike: 1 without strides.
 

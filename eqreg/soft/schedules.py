@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import math
 
+from ..typed import typed
 
+
+@typed
 def constant(step: int, steps: int) -> float:
     """1 at every step."""
     _check("constant", step, steps)
     return 1.0
 
 
+@typed
 def warm_up(step: int, steps: int, share: float = 0.1) -> float:
     """From 0 to 1 on a line over the first ``share`` of the steps, then 1: learn first, then tidy up.
 
@@ -35,6 +39,7 @@ def warm_up(step: int, steps: int, share: float = 0.1) -> float:
     return min(1.0, step / (share * steps)) if share * steps > 0 else 1.0
 
 
+@typed
 def decreasing(step: int, steps: int) -> float:
     """From 1 to 0 by half a cosine: symmetric at first, free at the end.
 

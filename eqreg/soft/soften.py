@@ -12,6 +12,7 @@ from ..layers.trace.defect import defect, single
 from ..layers.trace.ties import copied
 from ..layers.wrappers import unwrapped
 from ..symmetry.groups import Group
+from ..typed import typed
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,6 +36,7 @@ class Softened(Generic[M]):
     parameters: float
 
 
+@typed
 def soften(model: M, group: Group, b: float, *, example: Any) -> Softened[M]:
     r"""Move all weights a share of the way to the nearest equivariant ones.
 

@@ -19,6 +19,7 @@ from ..layers.inputs import IMAGE_DIMS, checked_images
 from ..layers.reynolds import reynolds
 from ..symmetry.actions import quarter_turns, rotate
 from ..symmetry.groups import Group, need_group
+from ..typed import typed
 from .projection import EquivarianceDecay
 
 _RESAMPLES = 1000
@@ -51,6 +52,7 @@ class SuggestedStrength:
     decay: float | None
 
 
+@typed
 @torch.no_grad()
 def suggest_strength(
     pilots: Sequence[Callable[[Tensor], Tensor]],
@@ -175,6 +177,7 @@ class AgreementStrength:
     Taught in: notebooks/11.
     """
 
+    @typed
     def __init__(
         self,
         decay: EquivarianceDecay,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..checks import given, outside_autocast
 from ..symmetry.fields import FieldType, need_field
 from ..symmetry.groups import Element
+from ..typed import typed
 
 
 class StrictConv2d(nn.Module, ABC):
@@ -33,6 +34,7 @@ class StrictConv2d(nn.Module, ABC):
         ValueError: if the groups differ or a size is out of range.
     """
 
+    @typed
     def __init__(
         self,
         in_field: FieldType,
@@ -154,6 +156,7 @@ def check_input(x: Tensor, field: FieldType) -> None:
         raise ValueError(f"{field!r} needs input (B, {field.channels}, H, W), got {tuple(x.shape)}")
 
 
+@typed
 def plain_conv(weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> nn.Conv2d:
     """An ``nn.Conv2d`` with a copy of these weights, on their device and of their type."""
     c_out, c_in, kernel_size, _ = weight.shape

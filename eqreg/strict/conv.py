@@ -7,6 +7,7 @@ from torch import Tensor
 from ..symmetry.actions import quarter_turns, rotate
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Element, Group
+from ..typed import typed
 from ._base import StrictConv2d
 
 
@@ -50,6 +51,7 @@ class GroupConv2d(StrictConv2d):
     Taught in: notebooks/03.
     """
 
+    @typed
     def __init__(
         self,
         in_field: FieldType,
@@ -76,6 +78,7 @@ class GroupConv2d(StrictConv2d):
         return rotate(psi, g, self.in_field.group)
 
 
+@typed
 def exact_on_grid(group: Group) -> bool:
     """True if every element moves pixels to pixels."""
     return all(quarter_turns(g, group) is not None for g in group.elements)

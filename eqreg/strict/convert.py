@@ -10,12 +10,14 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from ..symmetry import FieldType, Group
+from ..typed import typed
 from .conv import GroupConv2d, exact_on_grid
 from .fourier import FourierConv2d
 
 M = TypeVar("M", bound=nn.Module)
 
 
+@typed
 def to_plain(module: nn.Module) -> nn.Module:
     """The same network with ordinary convolutions in place of strict layers.
 
@@ -39,6 +41,7 @@ def to_plain(module: nn.Module) -> nn.Module:
     return _copy_with(module, {m: m.to_plain() for m in strict})
 
 
+@typed
 def equivariant(
     model: M,
     group: Group,

@@ -32,6 +32,7 @@ from ..checks import outside_autocast
 from ..files import cache_folder, private_folder
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
+from ..typed import typed
 from ._base import check_arguments, check_input, plain_conv
 
 _WIGNER = "lie_learn.representations.SO3.wigner_d"
@@ -78,6 +79,7 @@ def load() -> ModuleType:
     return package
 
 
+@typed
 def gspace(group: Group) -> Any:
     """The gspace of escnn, a group acting on the plane, that is ours."""
     spaces = load().gspaces
@@ -86,6 +88,7 @@ def gspace(group: Group) -> Any:
     return spaces.flipRot2dOnR2(group.n) if group.has_flips else spaces.rot2dOnR2(group.n)
 
 
+@typed
 def to_escnn(field: FieldType) -> Any:
     """Our field type as one of escnn's: same channels in the same order."""
     space = gspace(field.group)
@@ -94,6 +97,7 @@ def to_escnn(field: FieldType) -> Any:
     return load().nn.FieldType(space, fields)
 
 
+@typed
 def from_escnn(field_type: Any, group: Group) -> FieldType:
     """A field type of escnn as ours.
 
@@ -140,6 +144,7 @@ class EscnnConv2d(nn.Module):
     Taught in: notebooks/05.
     """
 
+    @typed
     def __init__(
         self,
         in_field: FieldType,

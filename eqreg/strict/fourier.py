@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Element, Group
+from ..typed import typed
 from ._base import StrictConv2d
 
 
@@ -54,6 +55,7 @@ class FourierConv2d(StrictConv2d):
 
     basis: Tensor
 
+    @typed
     def __init__(
         self,
         in_field: FieldType,
@@ -81,6 +83,7 @@ class FourierConv2d(StrictConv2d):
         return torch.einsum("...n,nij->...ij", psi, self.basis[self.in_field.group.index(g)])
 
 
+@typed
 def fourier_basis(
     kernel_size: int, g: Element | int, group: Group, max_frequency: float | None = None
 ) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..extras import require
 from ..layers import unwrapped
+from ..typed import typed
 from ..viz.frontend import reader_present
 from .batch import move
 from .loop import (
@@ -34,6 +35,7 @@ __all__ = ["History", "SampleBatch", "fit"]
 _LARGEST = 1e37
 
 
+@typed
 def fit(
     model: nn.Module,
     sample_batch: SampleBatch,

@@ -18,12 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..physics.inpainting import check_gamma, measure
+from ..typed import typed
 
 Map = Callable[[Tensor], Tensor]
 # Images and a source of randomness -> a whole number of transformed copies of the batch.
 Transform = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
+@typed
 def poisson_sure(
     h: Map,
     x: Tensor,
@@ -74,6 +76,7 @@ def poisson_sure(
     return _per_pixel((hx - x).square() - gamma * x + 2 * gamma * change, mask)
 
 
+@typed
 def poisson_sure_exact(h: Map, x: Tensor, gamma: float) -> Tensor:
     r"""The estimate that is unbiased for every ``h``: one evaluation for each pixel.
 
@@ -102,6 +105,7 @@ def poisson_sure_exact(h: Map, x: Tensor, gamma: float) -> Tensor:
     return _per_pixel(total, None)
 
 
+@typed
 def poisson_sure_derivative(h: Map, x: Tensor, gamma: float) -> Tensor:
     r"""The estimate with derivatives, without a probe: one backward pass for each pixel.
 
@@ -131,6 +135,7 @@ def poisson_sure_derivative(h: Map, x: Tensor, gamma: float) -> Tensor:
     return _per_pixel(total + 2 * gamma * x * torch.stack(columns).sum(0), None)
 
 
+@typed
 def random_shift(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One random circular shift of a batch (B, C, H, W)."""
     device = generator.device if generator is not None else None
@@ -140,6 +145,7 @@ def random_shift(images: Tensor, generator: torch.Generator | None = None) -> Te
     return images.roll(shifts, (-2, -1))
 
 
+@typed
 def equivariant_imaging(
     model: Map,
     prediction: Tensor,
@@ -201,6 +207,7 @@ class RobustEquivariantImaging:
                 f"and {self.copies}"
             )
 
+    @typed
     def __call__(
         self,
         model: Map,

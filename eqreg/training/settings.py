@@ -15,6 +15,7 @@ from ..layers import unwrapped
 from ..soft import AgreementStrength, EquivarianceDecay, EquivarianceRegularizer, ProjectionPenalty
 from ..soft.schedules import constant
 from ..symmetry import Group
+from ..typed import check_fields
 from .batch import Pair, turn
 
 _AGREEMENT_EVERY = 4
@@ -39,6 +40,7 @@ class Optimisation:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.warmup < 0 or not self.clip > 0:
             raise ValueError(
                 f"fit: expected warmup >= 0 and clip > 0, got {self.warmup} and {self.clip}"
@@ -90,6 +92,7 @@ class Symmetry:
     schedule: Callable[[int, int], float] = constant
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (math.isfinite(self.lam) and self.lam >= 0):
             raise ValueError(f"fit: lam must be at least 0 and finite, got {self.lam}")
         if self.lam and self.regularizer is None:
@@ -154,6 +157,7 @@ class Keeping:
     run: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.every < 1:
             raise ValueError(f"fit: every must be at least 1 step, got {self.every}")
 

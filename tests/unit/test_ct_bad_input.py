@@ -74,7 +74,7 @@ def test_no_masks_are_not_an_empty_answer(scanner, patient):
     masks = disc(3)[None]
     with pytest.raises(ValueError, match=r"one or more masks \(M, 32, 32\).* got \(0, 32, 32\)"):
         scanner(patient, masks[:0])
-    with pytest.raises(TypeError, match="tensor of bool masks, got ndarray"):
+    with pytest.raises(TypeError, match="expected masks of type Tensor, got ndarray"):
         scanner(patient, masks.numpy())
 
 

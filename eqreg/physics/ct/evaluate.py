@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...checks import given, need_number, need_same_device, need_tensor, wide
 from ...measure.quality import ssim
+from ...typed import typed
 from .units import MU_WATER
 
 # 1/cm: white in the display images.
@@ -26,6 +27,7 @@ _PEAK = 255.0
 SIZE_GROUPS = (886, 353, 121, 83, 0)
 
 
+@typed
 def display(mu: Tensor, metal: Tensor) -> Tensor:
     """Images as the protocol compares them: whole numbers from 0 to 255, 0 in the metal.
 
@@ -42,6 +44,7 @@ def display(mu: Tensor, metal: Tensor) -> Tensor:
     return torch.where(metal, 0, torch.round(wide(mu).clamp(0, WINDOW) / WINDOW * _PEAK))
 
 
+@typed
 def mar_psnr(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     """PSNR of the published protocol in dB.
 
@@ -60,6 +63,7 @@ def mar_psnr(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     return 10 * torch.log10(_PEAK**2 / difference.double().square().mean((-2, -1)))
 
 
+@typed
 def mar_ssim(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     """SSIM of the protocol's display images; arguments as for :func:`mar_psnr`."""
     x, y = display(mu, metal), display(_truth(truth, mu), metal)
@@ -67,6 +71,7 @@ def mar_ssim(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     return ssim(*flat, data_range=_PEAK).reshape(mu.shape[:-2])
 
 
+@typed
 def rmse_hu(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     """Root mean square error in HU over the pixels outside the metal; arguments as for :func:`mar_psnr`.
 
@@ -81,6 +86,7 @@ def rmse_hu(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     return (torch.where(outside, squares, 0).sum((-2, -1)) / pixels).sqrt()
 
 
+@typed
 def size_group(area: int) -> int:
     """Group of an implant by its area in pixels of a 416 x 416 image: 0 (large) to 4 (small).
 
@@ -92,6 +98,7 @@ def size_group(area: int) -> int:
     return next(i for i, smallest in enumerate(SIZE_GROUPS) if area >= smallest)
 
 
+@typed
 def by_size(values: Iterable[float], areas: Iterable[int]) -> dict[int, float]:
     """Mean of ``values`` in each group of sizes that occurs; the table of the papers.
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from ...extras import require
+from ...typed import typed
 from .geometry import Array, FanBeam, Geometry, check_sinograms
 from .projector import PixelDriven
 
@@ -53,6 +54,7 @@ class FBP:
     torch.Size([2, 8, 8])
     """
 
+    @typed
     def __init__(
         self,
         geometry: Geometry,
@@ -77,6 +79,7 @@ class FBP:
     def __repr__(self) -> str:
         return f"FBP({self.geometry!r}, {self.method!r})"
 
+    @typed
     def __call__(self, y: Tensor) -> Tensor:
         """Images (..., size, size), in 1/cm, of sinograms (..., views, bins) of line integrals.
 

@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...checks import need_number
 from ...symmetry.groups import Element, Group
+from ...typed import typed
 
 Array = NDArray[np.float64]
 
@@ -58,9 +60,7 @@ class ParallelBeam:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{self._name}: {name} must be a positive integer, got {value!r}")
         for name in ("pixel", "pitch"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{self._name}: {name} must be positive and finite, got {value!r}")
+            need_number(getattr(self, name), f"{self._name}: {name}", 0, above=True)
         if self.views < 4:
             raise ValueError(f"{self._name}: expected at least 4 views, got {self.views}")
 
@@ -140,12 +140,10 @@ class FanBeam(ParallelBeam):
         super().__post_init__()
         reach = self.size / math.sqrt(2)
         for name in ("source", "detector"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > reach):
-                raise ValueError(
-                    f"FanBeam: {name} must be a finite distance beyond the image's corners "
-                    f"({reach:.1f} pixels), got {value!r}"
-                )
+            value = need_number(getattr(self, name), f"FanBeam: {name}", finite=False)
+            if not reach < value < math.inf:
+                beyond = f"a finite distance beyond the image's corners ({reach:.1f} pixels)"
+                raise ValueError(f"FanBeam: {name} must be {beyond}, got {value!r}")
         if self.half_fan >= math.pi / 2:
             raise ValueError(
                 f"FanBeam: {self.bins} cells of {self.pitch:g} pixels see half a turn or more from the source"
@@ -215,6 +213,7 @@ def syndeeplesion() -> FanBeam:
     )
 
 
+@typed
 def small_fan(size: int = 128, views: int = 200) -> FanBeam:
     """The published scanner on a coarser grid: the same fan and field of view, fewer pixels.
 
@@ -239,6 +238,7 @@ def small_fan(size: int = 128, views: int = 200) -> FanBeam:
     )
 
 
+@typed
 def turn_sinogram(y: Tensor, g: Element | int, group: Group) -> Tensor:
     """What turning or mirroring the object does to its sinogram.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...extras import require
+from ...typed import typed
 
 Array = NDArray[np.float64]
 # Parts by mass of each element, and density in g/cm^3.
@@ -53,6 +54,7 @@ _LOW, _HIGH = 1.0, 800.0
 _HEAVIEST = 23.0  # g/cm^3, just above osmium
 
 
+@typed
 def named(name: str, own: Mapping[str, Material] | None = None) -> str:
     """The name under which a material is known, of one that people write.
 
@@ -103,6 +105,7 @@ def check_material(name: str, material: Material) -> Material:
     return parts, density
 
 
+@typed
 def mass_attenuation(material: str | Material, energies: Array) -> Array:
     """Total mass attenuation in cm^2/g, coherent scattering included.
 

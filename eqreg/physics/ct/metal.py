@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ...typed import typed
+
 PUBLISHED_AREAS = (2061, 890, 881, 451, 254, 124, 118, 112, 53, 35)
 _PUBLISHED_SIZE = 416
 # Implants lie in this part of the half side around the centre, which every view sees.
@@ -67,6 +69,7 @@ SHAPES: dict[str, Shape] = {"screw": _screw, "hip": _hip, "filling": _filling, "
 AREAS = {"screw": (120, 900), "hip": (880, 2061), "filling": (50, 450), "clip": (35, 120)}
 
 
+@typed
 def implant(
     kind: str,
     area: float,
@@ -144,6 +147,7 @@ def _draw(
     return mask
 
 
+@typed
 def implants(
     n: int,
     size: int = _PUBLISHED_SIZE,

@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from ...checks import need_number, need_tensor
+from ...typed import typed
 from .protocol import MOST_PHOTONS
 from .spectra import Array, Beam
-from .units import mu_to_hu
+from .units import check_attenuation, mu_to_hu
 
 # Path lengths in cm of water over which the beam-hardening correction is fitted.
 _WATER_CM = 50.0
 _WATER_STEP = 0.05
 
 
+@typed
 def decompose(mu: Tensor, *, water_hu: float = 100.0, bone_hu: float = 1500.0) -> dict[str, Tensor]:
     """Split an image into water and bone that add up to it.
 
@@ -43,6 +45,7 @@ def decompose(mu: Tensor, *, water_hu: float = 100.0, bone_hu: float = 1500.0) -
     need_tensor(mu, "decompose: mu", floating=True)
     need_number(water_hu, "decompose: water_hu")
     need_number(bone_hu, "decompose: bone_hu")
+    check_attenuation(mu.clamp(min=0), "decompose")
     if not water_hu < bone_hu:
         raise ValueError(f"decompose: expected water_hu < bone_hu, got {water_hu} and {bone_hu}")
     share = ((mu_to_hu(mu) - water_hu) / (bone_hu - water_hu)).clamp(0, 1)
@@ -50,6 +53,7 @@ def decompose(mu: Tensor, *, water_hu: float = 100.0, bone_hu: float = 1500.0) -
     return {"water": mu - bone, "bone": bone}
 
 
+@typed
 def transmission(paths: Mapping[str, Tensor], beam: Beam) -> Tensor:
     """Part of the photons that arrive: ``sum_E w(E) exp(-sum_m r_m(E) p_m)``.
 
@@ -73,11 +77,13 @@ def transmission(paths: Mapping[str, Tensor], beam: Beam) -> Tensor:
     return total
 
 
+@typed
 def polychromatic(paths: Mapping[str, Tensor], beam: Beam) -> Tensor:
     """Line integrals as the detector sees them, ``-ln`` of the transmission; arguments as there."""
     return -torch.log(transmission(paths, beam))
 
 
+@typed
 def measure(
     p: Tensor,
     photons: float,
@@ -121,6 +127,7 @@ def measure(
     return -torch.log(counts.clamp(min=1) / photons).to(p.dtype)
 
 
+@typed
 def water_correction(beam: Beam) -> Array:
     """Cubic that makes a water phantom's measured line integrals linear in its thickness.
 
@@ -137,6 +144,7 @@ def water_correction(beam: Beam) -> Array:
     return np.linalg.lstsq(powers, cm * beam.at_reference["water"], rcond=None)[0]
 
 
+@typed
 def correct(p: Tensor, coefficients: Array) -> Tensor:
     """Apply a beam-hardening correction ``c1 p + c2 p^2 + c3 p^3``, cell by cell."""
     a, b, c = (float(value) for value in coefficients)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...extras import require
+from ...typed import typed
 from ._matrix import CSR, backprojector, joseph
 from .cache import cache_folder, cached
 from .geometry import Geometry, check_images, check_sinograms
@@ -41,6 +42,7 @@ class QuarterOperator:
     is built when it is first asked for). Several operators may share one CSR triple.
     """
 
+    @typed
     def __init__(
         self,
         geometry: Geometry,
@@ -183,6 +185,7 @@ class Projector(QuarterOperator):
     torch.Size([1, 4, 11])
     """
 
+    @typed
     def __init__(
         self,
         geometry: Geometry,
@@ -206,6 +209,7 @@ class PixelDriven(QuarterOperator):
     Its matrix is not kept on disk: building it is as fast as reading it.
     """
 
+    @typed
     def __init__(
         self,
         geometry: Geometry,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...checks import given, need_same_device, need_tensor
+from ...typed import typed
 from .units import MU_WATER, mu_to_hu
 
 # NMAR's prior image: below the first number everything is air, above the second bone, HU.
@@ -19,6 +20,7 @@ _AIR_HU, _BONE_HU = -500.0, 300.0
 _SMOOTHING = 1.0
 
 
+@typed
 def interpolate_trace(y: Tensor, trace: Tensor) -> Tensor:
     """LI: replace each view inside the trace by the line between the nearest cells outside it.
 
@@ -55,6 +57,7 @@ def interpolate_trace(y: Tensor, trace: Tensor) -> Tensor:
     return torch.where(trace, a + weight.to(y.dtype) * (b - a), y)
 
 
+@typed
 def nmar(y: Tensor, trace: Tensor, prior: Tensor) -> Tensor:
     """NMAR: divide by the sinogram of a prior image, interpolate, multiply back.
 
@@ -90,6 +93,7 @@ def nmar(y: Tensor, trace: Tensor, prior: Tensor) -> Tensor:
     return torch.where(trace, prior * interpolate_trace(y / prior, trace), y)
 
 
+@typed
 def prior_image(mu: Tensor, metal: Tensor | None = None) -> Tensor:
     """A cartoon of a CT image: air 0, soft tissue water, bone as it is.
 
@@ -119,6 +123,7 @@ def prior_image(mu: Tensor, metal: Tensor | None = None) -> Tensor:
     return torch.where(hu < _AIR_HU, torch.zeros_like(smooth), tissue)
 
 
+@typed
 def nmar_image(
     y: Tensor,
     trace: Tensor,

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...typed import typed
 from .fbp import FBP
 from .geometry import Geometry, check_images, in_view, syndeeplesion
 from .polychromatic import correct, decompose, measure, polychromatic, water_correction
@@ -117,6 +118,7 @@ class Scanner:
         other._prepare()
         return other
 
+    @typed
     def __call__(
         self, mu: Tensor, masks: Tensor, *, generator: torch.Generator | None = None
     ) -> Simulation:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ...extras import require
+from ...typed import typed
 from .materials import MATERIALS, Array, Material, check_material, mass_attenuation
 
 # The K lines of tungsten: energy in keV and relative strength. They appear above its K edge.
@@ -39,6 +40,7 @@ _TABLES = {
 _TABLE_SPECTRUM = "GE14Spectrum120KVP"
 
 
+@typed
 def tube_spectrum(
     energies: Array, kvp: float = 120.0, filters: Mapping[str, float] | None = None
 ) -> Array:
@@ -134,6 +136,7 @@ class Beam:
         return self.density[material] * self.at_reference[material]
 
 
+@typed
 def open_beam(
     kvp: float = 120.0,
     reference: float = 70.0,
@@ -160,11 +163,13 @@ def open_beam(
     return _beam(energies, tube_spectrum(energies, kvp, filters), _solid, reference, own)
 
 
+@typed
 def monochromatic(energy: float = 70.0) -> Beam:
     """One energy in keV: with it there is no beam hardening."""
     return _beam(np.array([energy]), np.ones(1), _solid, energy, {})
 
 
+@typed
 def tabulated_beam(folder: str | Path, reference: float = 70.0) -> Beam:
     """The 120 kVp spectrum and attenuation tables that the published data were made with.
 

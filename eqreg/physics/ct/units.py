@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from ...checks import need_tensor, wide
+from ...typed import typed
 
 # 1/cm, at the effective energy of a 120 kVp tube; the scale on which the published images are given.
 MU_WATER = 0.192
 _AIR = -1000.0
 
 
+@typed
 def hu_to_mu(hu: Tensor) -> Tensor:
     """Attenuation in 1/cm of CT numbers in HU: ``0.192 (1 + HU/1000)``.
 
@@ -37,6 +39,7 @@ def hu_to_mu(hu: Tensor) -> Tensor:
     return (hu + 1000) * (MU_WATER / 1000)
 
 
+@typed
 def mu_to_hu(mu: Tensor) -> Tensor:
     """CT numbers in HU of attenuation in 1/cm; half precision becomes float32.
 
