@@ -66,7 +66,7 @@ def check_fields(value: Any) -> None:
     Raises:
         TypeError: as for :func:`typed`.
     """
-    hints = _class_hints(type(value))
+    hints = _class_hints(type(value))  # type: ignore[arg-type]
     for field in fields(value):
         if not _fits(getattr(value, field.name), hints[field.name]):
             got = _what(getattr(value, field.name))
