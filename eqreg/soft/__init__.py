@@ -9,6 +9,7 @@ from .projection import (
 )
 from .regularizer import EquivarianceRegularizer, RegularizedOutput
 from .schedules import constant, decreasing, warm_up
+from .selections import eq_reg_t
 from .soften import Softened, soften
 from .strength import AgreementStrength, SuggestedStrength, suggest_strength
 
@@ -22,6 +23,7 @@ __all__ = [
     "SuggestedStrength",
     "constant",
     "decreasing",
+    "eq_reg_t",
     "equivariance_distance",
     "equivariant_init_",
     "project",

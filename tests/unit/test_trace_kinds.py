@@ -14,6 +14,7 @@ from eqreg import (
     equivariant_init_,
 )
 from eqreg.layers.trace import tie
+from eqreg.soft import eq_reg_t
 
 
 def conv(a, b, k=3, **kwargs):
@@ -217,3 +218,51 @@ def test_initialisation_keeps_norms_and_is_exact():
     assert model[0].weight.norm().item() == pytest.approx(norm)
     x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(model(x.rot90(1, (2, 3))), model(x).rot90(1, (2, 3)))
+
+
+def test_the_layers_of_eq_reg_t_are_one_line():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn, self.mlp = nn.Module(), nn.Module()
+            self.attn.qkv, self.attn.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+            self.mlp.fc1, self.mlp.fc2 = nn.Linear(8, 16), nn.Linear(16, 8)
+
+        def forward(self, z):
+            q, k, v = self.attn.qkv(z).chunk(3, -1)
+            z = z + self.attn.proj((q @ k.transpose(1, 2)).softmax(-1) @ v)
+            return z + self.mlp.fc2(self.mlp.fc1(z).relu())
+
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv_first, self.block, self.conv_last = conv(3, 8), Block(), conv(8, 3)
+
+        def forward(self, x):
+            z = self.conv_first(x)
+            return self.conv_last(
+                self.block(z.flatten(2).transpose(1, 2)).transpose(1, 2).view(z.shape)
+            )
+
+    tied = EquivarianceDecay(Small(), C4, layers=eq_reg_t("SwinIR"), example=example(8)).plan.tied
+    assert set(tied) == {
+        "conv_first",
+        "block.attn.proj",
+        "block.mlp.fc1",
+        "block.mlp.fc2",
+        "conv_last",
+    }
+    with pytest.raises(ValueError, match="eq_reg_t knows SwinIR and Restormer, got 'VGG'"):
+        eq_reg_t("VGG")
+
+
+def test_what_cannot_be_read_is_reported_and_does_not_raise(monkeypatch):
+    from eqreg.layers.trace import rules
+
+    def fails(state, node):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(rules, "_pointwise", fails)
+    report = check(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 3)), example(), C4)
+    assert not report and "no such kernel" in report.breaks[0].reason
+    assert set(report.untied) == {"2.weight", "2.bias"}

@@ -13,6 +13,16 @@ from .tape import Node
 from .values import Value
 
 _RESTARTS = 300
+# What operations of all kinds may raise when they run on numbers; a network must not stop a report.
+_UNFORESEEN = (
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _PADS = ("constant_pad_nd", "reflection_pad2d", "replication_pad2d")
 _IMAGE = 4
 
@@ -67,6 +77,10 @@ class _Solver:
             try:
                 forward(state, node)
                 at += 1
+            except _UNFORESEEN as error:
+                reason = f"tracing it failed: {type(error).__name__}: {str(error).splitlines()[:1]}"
+                self._give_up(node, reason, "report it, with the network")
+                at += 1
             except Conflict as conflict:
                 back = None
                 if not self._assume(conflict, sampling=True):
@@ -74,13 +88,14 @@ class _Solver:
                     if back is None:
                         back = self._bend(at)
                     if back is None and not self._assume(conflict, sampling=False):
-                        state.breaks.append(
-                            Break(node.path, node.name, conflict.reason, conflict.remedy)
-                        )
-                        opaque = Opaque(f"behind {node.path or 'the model'}: {conflict.reason}")
-                        state.put(node, [opaque] * len(node.outs))
+                        self._give_up(node, conflict.reason, conflict.remedy)
                 at = at + 1 if back is None else back
         return self.restarts
+
+    def _give_up(self, node: Node, reason: str, remedy: str) -> None:
+        self.state.breaks.append(Break(node.path, node.name, reason, remedy))
+        opaque = Opaque(f"behind {node.path or 'the model'}: {reason}")
+        self.state.put(node, [opaque] * len(node.outs))
 
     def _mend(self, conflict: Conflict, at: int) -> int | None:
         """Take the first proposal that changes a choice; where to go on, or None."""
@@ -88,7 +103,10 @@ class _Solver:
             return None
         once, again = tee(conflict.proposals)
         for demand, keep in chain(((d, True) for d in once), ((d, False) for d in again)):
-            trial = pushed(self.state, demand, keep)
+            try:
+                trial = pushed(self.state, demand, keep)
+            except (Conflict, *_UNFORESEEN):
+                continue  # a way back through an operation that cannot be read
             if trial is None:
                 continue
             changed = self._changed(trial)
