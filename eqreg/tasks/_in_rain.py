@@ -46,6 +46,7 @@ def rain100(clear: Clear, root: Root) -> dict[str, Tensor]:
             psnr_input=_y_psnr(o, b), ssim_input=ssim(o, b, channel="y"), psnr_rgb_input=psnr(o, b),
         )  # fmt: skip
         note(psnr_turned=_y_psnr(clear(rotate(o, 1)), rotate(b, 1)))
+        note(psnr_ensemble=_y_psnr(_both(clear, o), b))
         o, b = (_middle(t, _DIAGONAL_SIZE) for t in (o, b))
         note(psnr_crop=_y_psnr(clear(o), b), psnr_crop_input=_y_psnr(o, b))
         o, b = (rotate(t, 1, C8) for t in (o, b))
@@ -69,6 +70,11 @@ def elsewhere(clear: Clear) -> dict[str, Tensor]:
     return found
 
 
+def _both(clear: Clear, rainy: Tensor) -> Tensor:
+    """The mean of the answers to the images and to their half turns, turned back."""
+    return (clear(rainy) + rotate(clear(rotate(rainy, 2)), 2)) / 2
+
+
 def _denser(factor: float) -> RainModel:
     low, high = _DENSITY
     return replace(RAIN, density=(factor * low, factor * high))
@@ -84,6 +90,22 @@ def photographs_in_rain(size: int, rain: RainModel) -> tuple[Tensor, Tensor]:
 @lru_cache
 def _photographs(size: int) -> Tensor:
     return torch.stack(list(photographs("test", color=True, size=size).values()))
+
+
+def kept_back(clear: Clear, size: int, root: Root) -> dict[str, Tensor]:
+    """PSNR on the middle of the 40 photographs of BSDS500 that were kept back, in the rain of the training."""
+    rainy, clean = _kept_back(size, root)
+    return {
+        "psnr_kept_back": _y_psnr(clear(rainy), clean),
+        "psnr_ensemble_kept_back": _y_psnr(_both(clear, rainy), clean),
+        "psnr_input_kept_back": _y_psnr(rainy, clean),
+    }
+
+
+@lru_cache
+def _kept_back(size: int, root: Root) -> tuple[Tensor, Tensor]:
+    clean = torch.stack([_middle(image, size) for image in bsds500("test", root).values()])
+    return add_rain(clean, RAIN, generator=torch.Generator().manual_seed(_SEED))[0], clean
 
 
 def validation(clear: Clear, size: int, published: bool, root: Root) -> Tensor:

@@ -62,7 +62,14 @@ def cases(
         patients = others(folder, size)
     else:
         split = "test" if name in ("iron", "rotated45") else name
-        patients = chests(folder, size, split)[: slices if split == "train" else None]
+        patients = chests(folder, size, split)
+        if split == "train":
+            if len(patients) < slices:
+                raise ValueError(
+                    f"mar: asked for {slices} training slices, {folder} has {len(patients)}: set the size "
+                    "slices to at most that"
+                )
+            patients = patients[:slices]
     number = _NUMBERS[name]
     if folder is None or name in ("train", "val"):
         count = per_slice if name == "train" else 2

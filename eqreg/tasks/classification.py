@@ -26,6 +26,10 @@ _ROWS = (
     "plain", "augmentation", "strict", "strict-equal", "strict-C8",
     "pairs", "eqreg", "decay", "start-decay",
 )  # fmt: skip
+_EVIDENCE = (
+    "plain", "augmentation", "strict-equal", "pairs", "eqreg", "eqreg-at-pairs-rate", "decay",
+    "augmentation-decay",
+)  # fmt: skip
 _STUDY = (
     "plain", "augmentation", "strict", "strict-equal", "strict-C8", "strict-D4", "strict-escnn",
     "eqreg", "start-decay", "start-decay-free-head", "start-automatic",
@@ -98,6 +102,12 @@ class Classification(Task):
             rates=(4e-3, 8e-3, 1.6e-2, 3.2e-2), tuning_steps=300, tuning_seeds=(100, 101), watch=2,
             sizes={"data": "mnist", "train": 12_000, "val": 2000, "width": 16, "depth": 3},
             expects="half an hour of one CPU core",
+        ),
+        "evidence": Preset(
+            steps=1500, images=32, methods=_EVIDENCE, seeds=tuple(range(10)),
+            rates=(8e-3, 1.6e-2), tuning_steps=500, tuning_seeds=(100, 101), watch=2,
+            sizes={"data": "mnist", "train": 12_000, "val": 2000, "width": 16, "depth": 3},
+            expects="two hours of one CPU core with its tuning: counted from the preset cpu, not yet run",
         ),
         "full": Preset(
             steps=12_000, images=128, methods=_ROWS, seeds=(0, 1, 2),
@@ -177,8 +187,9 @@ class Classification(Task):
     ) -> dict[str, list[float]]:
         """Share of right answers and mean log loss on :meth:`held_out`, one number for each class.
 
-        For "test" also on images at each of ``ANGLES`` (``accuracy_45`` and so on), and the change of the
-        logits under quarter turns (``error_C4``).
+        For "test" also of the mean logits of an image's four quarter turns (``accuracy_ensemble``), on images at
+        each of ``ANGLES`` (``accuracy_45`` and so on), and the change of the logits under quarter turns
+        (``error_C4``).
         """
         device = next(model.parameters()).device
         x, y = (t.to(device) for t in self.held_out(preset, split, root))
@@ -189,6 +200,8 @@ class Classification(Task):
         }
         if split != "test":
             return found
+        every = torch.stack([_logits(model, rotate(x, k)) for k in range(4)]).mean(0)
+        found["accuracy_ensemble"] = self._by_class((every.argmax(1) == y).float(), y)
         for name, (few, labels) in self.at_angles(preset, root):
             right = (_logits(model, few.to(device)).argmax(1).cpu() == labels).float()
             found[name] = self._by_class(right, labels)

@@ -18,13 +18,26 @@ from ..physics.rain import add_rain
 from ..symmetry.actions import rotate
 from ..symmetry.groups import C2, C4, Group
 from ..training.methods import METHODS, Method
-from ._in_rain import RAIN, bsds500, elsewhere, folder, photographs_in_rain, rain100, validation
+from ._in_rain import (
+    RAIN,
+    bsds500,
+    elsewhere,
+    folder,
+    kept_back,
+    photographs_in_rain,
+    rain100,
+    validation,
+)
 from .task import Preset, Root, Task
 
 _STRENGTHS = {"eqreg": (1e-3, 1e-2), "decay": (40.0, 160.0), "augmentation-decay": (40.0, 160.0)}
 _ROWS = (
     "plain", "residual", "augmentation", "strict-C4", "strict-equal-C4", "pairs", "eqreg", "pairs-C4",
     "eqreg-C4", "decay", "augmentation-decay", "turned-backgrounds",
+)  # fmt: skip
+_EVIDENCE = (
+    "plain", "augmentation", "strict-equal", "pairs", "eqreg", "eqreg-at-pairs-rate",
+    "released", "released-control",
 )  # fmt: skip
 _ERROR_SIZE = 96
 
@@ -81,6 +94,15 @@ class Deraining(Task):
                 "stages": 3, "maps": 8, "width": 16, "blocks": 1, "residual": (24, 6),
             },
             expects="two hours of one CPU core",
+        ),
+        "evidence": Preset(
+            steps=2000, images=4, methods=_EVIDENCE, seeds=tuple(range(10)),
+            rates=(2e-3, 4e-3), tuning_steps=667, tuning_seeds=(100, 101), watch=4,
+            sizes={
+                "published": True, "part": "fit", "patches": 400, "patch": 64, "crop": 32, "size": 128,
+                "stages": 3, "maps": 8, "width": 16, "blocks": 1, "residual": (24, 6),
+            },
+            expects="five hours of one CPU core with its tuning: counted from the preset cpu, not yet run",
         ),
         "full": Preset(
             steps=2500, images=16, methods=(*_ROWS, "penalty-C4"), seeds=(0, 1, 2),
@@ -139,7 +161,9 @@ class Deraining(Task):
             clean, rainy = patches(both, *cut, generator=g).chunk(2, 1)
             return RainyCrops(clean, rainy, **how)
         images = (
-            bsds500("train", root) if "published" in sizes else photographs("train", color=True)
+            bsds500(sizes.get("part", "train"), root)
+            if "published" in sizes
+            else photographs("train", color=True)
         )
         return RainyCrops(patches(images, *cut, generator=g), **how)
 
@@ -163,7 +187,8 @@ class Deraining(Task):
         Names without more are Rain100L at full size (bundled photographs in the preset ``quick``), and
         ``turned`` the same turned by 90 degrees. ``crop`` and ``diagonal`` are the middle of every pair,
         upright and turned by 45 degrees; ``photographs`` are bundled ones in the rain of the training, in horizontal
-        rain and in half and twice as dense rain. ``*_input`` is what the rainy image has. ``error_*``:
+        rain and in half and twice as dense rain; ``kept_back`` 40 photographs of BSDS500 in the rain of the
+        training, with the size ``part``. ``*_input`` is what the rainy image has. ``error_*``:
         how far the background nets of each stage are from symmetric (RCDNet only).
         """
         device = next(model.parameters()).device
@@ -178,6 +203,8 @@ class Deraining(Task):
         found = elsewhere(clear)
         if published:
             found |= rain100(clear, root)
+            if sizes.get("part") == "fit":  # 40 photographs are kept back then
+                found |= kept_back(clear, sizes["size"], root)
         else:
             found |= {k: found[k + "_photographs"] for k in ("psnr", "psnr_input")}
         if isinstance(model, RCDNet):

@@ -240,3 +240,9 @@ def test_published_scans():
         f"{m}_{i}" for m in ("psnr", "ssim", "rmse") for i in ("input", "li")
     }
     assert (cases.known["psnr_li"] > cases.known["psnr_input"]).all()
+
+
+def test_more_slices_than_there_are_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(_patients, "chests", lambda folder, size, split: [torch.zeros(16, 16)] * 5)
+    with pytest.raises(ValueError, match=r"asked for 6 training slices, .* has 5: set the size"):
+        _patients.cases("train", "ct100", 16, 6, 1, str(tmp_path))

@@ -171,3 +171,20 @@ def test_a_campaign_goes_on_from_the_committed_runs(tiny, tmp_path, capsys, monk
     assert main(["compare", "rain", *arguments]) == 0
     told = capsys.readouterr().out
     assert "pairs - plain" in told and "margin 0.15" in told
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_evidence_presets_are_what_was_fixed_beforehand(task):
+    preset = get_task(task).preset("evidence")
+    assert {
+        "plain",
+        "augmentation",
+        "strict-equal",
+        "pairs",
+        "eqreg",
+        "eqreg-at-pairs-rate",
+    } <= set(preset.methods)
+    assert 3 * preset.tuning_steps >= preset.steps and len(preset.seeds) >= 10
+    assert len(preset.tuning_seeds) >= 2 and len(preset.rates) >= 2
+    strengths = {m: get_task(task).methods[m].strengths for m in preset.methods}
+    assert all(strengths[m] == (1e-8,) for m in preset.methods if m == "released")
