@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..checks import need_generator, need_number
 from ..layers.inputs import InFields, Inputs, Turn, batch_size
 from ..layers.nested import tensors
 from ..layers.pairs import Comparison, Pairing, paired_forward
@@ -129,8 +130,8 @@ class EquivarianceRegularizer:
         check_finite: bool = True,
         example: Any = None,
     ) -> None:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction must lie in (0, 1], got {fraction!r}")
+        need_number(fraction, "fraction", 0, 1, above=True)
+        need_generator(generator, "generator")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be an int >= 1, got {every!r}")
         if norm not in _NORMS:

@@ -260,9 +260,9 @@ def turn_sinogram(y: Tensor, g: Element | int, group: Group) -> Tensor:
     [6.0, 7.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     """
     turns, flip = group.element(g)
-    views = y.shape[-2]
+    views = y.shape[-2] if y.ndim > 1 else 0
     divisor = math.lcm(group.n, 2 if flip else 1)
-    if views % divisor:
+    if views % divisor or not views:
         raise ValueError(
             f"turn_sinogram: the number of views must be divisible by {divisor} for {group}, got {views}"
         )
