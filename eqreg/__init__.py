@@ -6,7 +6,8 @@ The names here need torch and numpy alone. Tasks, data, strict layers, models, t
 are submodules (``eqreg.physics``, ``eqreg.data``, ``eqreg.strict``, ...) that you import by name.
 """
 
-from .experiments.pretrained import load_pretrained
+from typing import TYPE_CHECKING, Any
+
 from .measure.check import Report, check
 from .measure.errors import equivariance_error, layer_errors
 from .measure.lie import lie_derivative, lie_error
@@ -24,6 +25,9 @@ from .soft.strength import AgreementStrength, SuggestedStrength, suggest_strengt
 from .symmetry.actions import act, permute_channels, rotate, valid_mask
 from .symmetry.fields import FieldType
 from .symmetry.groups import C1, C2, C4, C8, D4, CyclicGroup, DihedralGroup, Element
+
+if TYPE_CHECKING:
+    from .experiments import load_pretrained
 
 __version__ = "0.1.0"
 
@@ -64,3 +68,13 @@ __all__ = [
     "suggest_strength",
     "valid_mask",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if (
+        name == "load_pretrained"
+    ):  # it needs what the training needs, which is a quarter of the import
+        from .experiments import load_pretrained
+
+        return load_pretrained
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import eqreg
+from eqreg import experiments
 
 PACKAGE = Path(eqreg.__file__).parent
 # The folders of CONTRIBUTING.md, bottom to top. A file may import from its own folder and from those
@@ -154,3 +155,24 @@ def test_import_brings_no_extra():
         "assert new <= {'eqreg', 'torch'} | sys.stdlib_module_names, new"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_import_brings_no_task_and_no_training_loop():
+    code = (
+        "import sys, eqreg, eqreg.experiments;"
+        "heavy = [m for m in sys.modules if m.startswith(('eqreg.tasks', 'eqreg.training', 'eqreg.experiments.'))];"
+        "assert not heavy, heavy;"
+        "eqreg.load_pretrained; assert 'eqreg.tasks' not in sys.modules and 'eqreg.training' in sys.modules;"
+        "from eqreg.experiments import Run; assert Run is sys.modules['eqreg.experiments.runs'].Run"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_experiments_hand_out_what_they_list():
+    for name in experiments.__all__:
+        found = getattr(experiments, name)
+        assert found.__name__ == name and found.__module__.startswith("eqreg.experiments.")
+    assert set(experiments.__all__) <= set(dir(experiments))
+    for module in (experiments, eqreg):
+        with pytest.raises(AttributeError, match=f"'{module.__name__}' has no attribute 'trian'"):
+            module.trian  # noqa: B018
