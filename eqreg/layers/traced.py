@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as state
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -14,9 +14,11 @@ from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from .plan import GIVEN, ROOT, Fields, Plan, Planned, Selector, chosen, make_plan, overrides
 from .reynolds import reynolds
-from .trace import Ties, tie
 from .weights import TiedLayer, WeightPlan, make_weight_plan
 from .wrappers import unwrapped
+
+if TYPE_CHECKING:  # tracing is imported when an example is given, so that the package loads fast
+    from .trace import Ties
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def weight_plan(
     """
     if example is None:
         return make_weight_plan(model, group, layers, fields, in_fields)
+    from .trace import tie
+
     if in_fields:
         raise ValueError("in_fields are traced with example=; give the types of outputs by fields=")
     core = unwrapped(model)
@@ -181,6 +185,8 @@ def feature_plan(
     plan = make_plan(model, group, layers, fields)
     if example is None:
         return plan
+    from .trace import tie
+
     modules = {name or ROOT: module for name, module in model.named_modules()}
     given = overrides(modules, group, fields)
     ties = tie(model, example, group, fields={_path(n): f for n, f in given.items()})

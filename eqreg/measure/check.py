@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..layers.plan import ROOT, as_table
-from ..layers.trace import Break, tie
-from ..layers.trace.defect import defect, disturb_, single
-from ..layers.trace.tape import learnt
-from ..layers.trace.ties import copied
 from ..layers.wrappers import unwrapped
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
+
+if TYPE_CHECKING:  # tracing is imported when it is asked for, so that the package loads fast
+    from ..layers.trace import Break
 
 _EXACT = 1e-8
 _IMAGE = 4
@@ -128,6 +127,11 @@ def check(
     >>> bool(check(nn.Conv2d(3, 8, 3, padding=1), torch.rand(1, 3, 8, 8), C4))
     True
     """
+    from ..layers.trace import tie
+    from ..layers.trace.defect import defect, disturb_, single
+    from ..layers.trace.tape import learnt
+    from ..layers.trace.ties import copied
+
     given = {"turn": turn, "in_fields": in_fields, "out_fields": out_fields}
     ties = tie(model, x, group, **given)  # type: ignore[arg-type]
     x = single(x)

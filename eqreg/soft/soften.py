@@ -7,9 +7,6 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-from ..layers.trace import tie
-from ..layers.trace.defect import defect, single
-from ..layers.trace.ties import copied
 from ..layers.wrappers import unwrapped
 from ..symmetry.groups import Group
 from ..typed import typed
@@ -54,6 +51,11 @@ def soften(model: M, group: Group, b: float, *, example: Any) -> Softened[M]:
 
     Reference: arXiv:2603.26657, which interpolates so for classifiers.
     """
+    # Imported here, so that the package loads fast.
+    from ..layers.trace import tie
+    from ..layers.trace.defect import defect, single
+    from ..layers.trace.ties import copied
+
     if not 0 <= b <= 1:
         raise ValueError(f"b must lie in [0, 1], got {b}")
     ties = tie(model, example, group)

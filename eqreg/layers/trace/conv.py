@@ -16,6 +16,9 @@ from .state import Break, Conflict, Constant, Demand, Param, State
 from .tape import Node
 from .values import Value
 
+_EARLIER = (
+    "look before it for padding, cropping or shifting to one side; sizes that need none may do"
+)
 _CENTRE = "choose padding and sizes with stride | H + 2P - K, for example another crop size"
 
 
@@ -106,7 +109,10 @@ def _as_image(state: State, node: Node, x: Value) -> tuple[Maps, Maps, bool]:
     if parts is not None:
         return parts[0], parts[1], False
     raise Conflict(
-        node, f"its input {x.shape} does not turn as an image with channels", _images(state, node)
+        node,
+        f"its input {x.shape} does not turn as an image with channels",
+        _images(state, node),
+        _EARLIER,
     )
 
 
