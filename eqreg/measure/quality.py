@@ -15,6 +15,7 @@ _RGB = 3
 _BT601 = (65.481, 128.553, 24.966)
 _BT601_OFFSET = 16.0
 _SSIM_WINDOW = 11
+_LARGE = 1e9
 
 
 @typed
@@ -97,6 +98,8 @@ def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0)
     x, y = _comparable(x, y, channel, data_range)
     if min(x.shape[-2:]) < _SSIM_WINDOW:
         raise ValueError(f"ssim needs images of at least 11 x 11 pixels, got {tuple(x.shape[-2:])}")
+    if data_range > _LARGE:  # its square would overflow
+        x, y, data_range = x / data_range, y / data_range, 1.0
     functional = require("torchmetrics.functional.image", extra="tasks")
     with outside_autocast(x):  # inside it identical images would get .82
         _, local = functional.structural_similarity_index_measure(

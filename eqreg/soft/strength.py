@@ -110,6 +110,8 @@ def suggest_strength(
             f"suggest_strength: expected images (B, C, H, W), got shape {tuple(x.shape)}"
         )
     checked_images(x, pilots[0], group)
+    if not bool(x.isfinite().all()):
+        raise ValueError("suggest_strength: expected finite images, got NaN or Inf")
     if group.order == 1:
         raise ValueError(
             f"suggest_strength: {group} holds the identity alone, so there is no asymmetry to measure; use C4"

@@ -36,6 +36,7 @@ SIZED = {
     "tile",
     "crop",
     "batch",
+    "padding",
 }
 
 

@@ -62,6 +62,12 @@ def test_a_model_that_gives_out_the_same_memory():
     assert torch.equal(equivariance_error(reused, X, C4), expected)
 
 
+def test_ssim_of_a_range_whose_square_overflows():
+    x = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = x.flip(-1)
+    assert torch.allclose(ssim(1e30 * x, 1e30 * y, data_range=1e30), ssim(x, y), atol=1e-5)
+
+
 def test_complex_features_keep_their_imaginary_part():
     z = torch.complex(torch.zeros_like(X), X)
     ramp = torch.linspace(0, 1, 12)
