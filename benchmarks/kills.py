@@ -1,126 +1,204 @@
-"""Twenty kills: does a training that is killed at random moments end with the same weights?
+"""Kills: does a training that is killed at random moments end with the same weights, whatever the method?
 
-    python benchmarks/kills.py             # about 5 minutes on one CPU core
+    python benchmarks/kills.py             # 30 kills of each method, about 10 minutes on two CPU cores
 
-Runs `python -m eqreg train` once undisturbed, and once with SIGKILL at random moments, each time called
-again. Writes artifacts/kills.json.
+Trains each method once undisturbed, and once with SIGKILL at random moments, each time called again. Each
+sitting is a process that does what `eqreg train` does; it is forked, so that a kill does not cost the import
+of torch. Writes artifacts/kills.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from common import ROOT, report, stamp
 from safetensors.torch import load_file
 
+from eqreg.experiments.cli import main as eqreg
+from eqreg.tasks import get_task
 from eqreg.training.checkpoint import load_checkpoint
+from eqreg.training.methods import METHODS
 
-METHOD, STEPS, EVERY = "eqreg", 600, 3
+SHOWN = "eqreg"  # the method whose kills are stored one by one
 EARLY = 4  # kills that may fall before the first step; the others hit training and writing
 
 
-def start(out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "eqreg", "train", "rain", "--preset", "quick"]
-    command += ["--method", METHOD, "--seed", "0", "--lr", "4e-3", "--strength", "1e-3"]
-    command += ["--steps", str(STEPS), "--checkpoint-every", str(EVERY), "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, "--out", str(out)], env=environment, stdout=subprocess.DEVNULL
-    )
+@dataclass(frozen=True)
+class Training:
+    """A run of one method in a folder of its own."""
+
+    method: str
+    steps: int
+    every: int
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "rain" / "quick" / self.method / "seed-0"
+
+    def start(self) -> int:
+        """A sitting, in a process of its own; its number."""
+        strengths = METHODS[self.method].strengths
+        words = ["train", "rain", "--preset", "quick", "--method", self.method, "--lr", "4e-3"]
+        words += [
+            "--steps",
+            str(self.steps),
+            "--checkpoint-every",
+            str(self.every),
+            "--device",
+            "cpu",
+        ]
+        words += ["--strength", str(strengths[0] if strengths else 0), "--out", str(self.out)]
+        process = os.fork()
+        if process:
+            return process
+        status = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            status = eqreg(words)
+        finally:
+            os._exit(status)
+
+    def written(self) -> int:
+        checkpoint = self.folder / "checkpoint.safetensors"
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+    def step(self) -> int:
+        """Steps of the last whole checkpoint."""
+        path = self.folder / "checkpoint.safetensors"
+        there = path.exists() or path.with_name(path.name + ".previous").exists()
+        return int(load_checkpoint(path)["step"]) if there else 0
+
+    def finish(self) -> None:
+        if os.waitpid(self.start(), 0)[1]:
+            raise SystemExit(f"{self.method}: a sitting that nobody killed failed")
+
+    def end(self) -> tuple[dict, dict]:
+        """Weights and result."""
+        result = json.loads((self.folder / "result.json").read_text())
+        return load_file(self.folder / "weights.safetensors"), result
 
 
-def run_folder(out: Path) -> Path:
-    return out / "rain" / "quick" / METHOD / "seed-0"
+def over(process: int) -> bool:
+    return os.waitpid(process, os.WNOHANG)[0] != 0
 
 
-def written(folder: Path) -> int:
-    checkpoint = folder / "checkpoint.safetensors"
-    return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-
-
-def wait_until_it_trains(process: subprocess.Popen, folder: Path) -> bool:
+def wait_until_it_trains(training: Training, process: int) -> bool:
     """True once this sitting has written a checkpoint, False if it ended before."""
-    before = written(folder)
-    while process.poll() is None:
-        if written(folder) != before:
+    before = training.written()
+    while not over(process):
+        if training.written() != before:
             return True
         time.sleep(0.001)
     return False
 
 
-def kill(out: Path, dice: random.Random, early: float, spread: float) -> dict | None:
+def kill(training: Training, dice: random.Random, early: float, spread: float) -> dict | None:
     """Start, kill at a random moment, and look at what is left; None if it was done before that."""
-    folder = run_folder(out)
-    process = start(out)
+    process = training.start()
     if early:
         time.sleep(dice.uniform(0, early))
-    elif wait_until_it_trains(process, folder):
-        time.sleep(dice.uniform(0, spread))
-    if process.poll() is not None:
+        if over(process):
+            return None
+    elif not wait_until_it_trains(training, process):
         return None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    parts = len(list(folder.glob("*.part-*")))
-    checkpoint = folder / "checkpoint.safetensors"
-    there = checkpoint.exists() or checkpoint.with_name(checkpoint.name + ".previous").exists()
-    step = int(load_checkpoint(checkpoint)["step"]) if there else 0
-    return {"step": step, "while_writing": parts > 0, "before_first_step": bool(early)}
+    else:
+        time.sleep(dice.uniform(0, spread))
+        if over(process):
+            return None
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    parts = len(list(training.folder.glob("*.part-*")))
+    return {"step": training.step(), "while_writing": parts > 0, "before_first_step": bool(early)}
+
+
+def killed(
+    method: str, number: int, steps: int, every: int, dice: random.Random, base: Path
+) -> dict:
+    """``number`` kills of one method; a run that is done is compared, and another one begun."""
+    calm = Training(method, steps, every, base / "calm")
+    began = time.perf_counter()
+    process = calm.start()
+    wait_until_it_trains(calm, process)
+    first = time.perf_counter() - began
+    while not over(process):
+        time.sleep(0.01)
+    trained = time.perf_counter() - began - first
+    early = set(dice.sample(range(number), min(EARLY, number)))
+    kills: list[dict] = []
+    runs = [Training(method, steps, every, base / "0")]
+    while len(kills) < number:
+        moment = first if len(kills) in early else 0.0
+        found = kill(runs[-1], dice, moment, 1.6 * trained / number)
+        if found is None:
+            runs.append(Training(method, steps, every, base / str(len(runs))))
+        else:
+            kills.append(found)
+    ends = [calm.end()]
+    for run in runs:
+        run.finish()
+        ends.append(run.end())
+    (weights, result), *others = ends
+    same = all(
+        w.keys() == weights.keys() and all(w[k].equal(weights[k]) for k in w) for w, _ in others
+    )
+    return {
+        "number": number, "runs": len(runs), "while_writing": sum(k["while_writing"] for k in kills),
+        "bitwise_equal_weights": same,
+        "equal_curves": all(r["curves"] == result["curves"] for _, r in others),
+        "equal_metrics": all(r["metrics"] == result["metrics"] for _, r in others),
+        "kills": kills,
+    }  # fmt: skip
+
+
+def preload() -> None:
+    """Import once, here, what a sitting would import."""
+    for name in ("filelock", "tqdm.auto", "torch._dynamo", "eqreg.measure"):
+        importlib.import_module(name)
+    task = get_task("rain")
+    task.batches(task.preset("quick"), 0, 2, None, torch.device("cpu"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=30, help="of each method")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--steps", type=int, default=90)
+    parser.add_argument("--checkpoint-every", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "kills.json")
     arguments = parser.parse_args()
-    began, dice, kills = time.perf_counter(), random.Random(arguments.seed), []
-    with tempfile.TemporaryDirectory() as name:
-        calm, killed = Path(name, "calm"), Path(name, "killed")
-        process = start(calm)
-        wait_until_it_trains(process, run_folder(calm))
-        first = time.perf_counter() - began
-        if process.wait():
-            raise SystemExit("the undisturbed run failed")
-        trained = time.perf_counter() - began - first
-        report(f"undisturbed: {first:.1f} s to the first checkpoint, then {trained:.1f} s")
-        early = set(dice.sample(range(arguments.kills), min(EARLY, arguments.kills)))
-        while len(kills) < arguments.kills:
-            found = kill(
-                killed, dice, first if len(kills) in early else 0.0, 1.6 * trained / arguments.kills
-            )
-            if found is None:
-                raise SystemExit(f"the run was done after {len(kills)} kills: take more steps")
-            kills.append(found)
-            report(f"kill {len(kills)}: {found}")
-        if start(killed).wait():
-            raise SystemExit("the killed run could not be finished")
-        ends = [load_file(run_folder(out) / "weights.safetensors") for out in (calm, killed)]
-        results = [
-            json.loads((run_folder(out) / "result.json").read_text()) for out in (calm, killed)
-        ]
-    same = ends[0].keys() == ends[1].keys() and all(ends[0][k].equal(ends[1][k]) for k in ends[0])
-    content = {
-        "stamp": stamp([0], (time.perf_counter() - began) / 3600),
-        "settings": {"task": "rain", "preset": "quick", "method": METHOD, "steps": STEPS, "checkpoint_every": EVERY},
-        "kills": kills,
-        "number": len(kills),
-        "while_writing": sum(k["while_writing"] for k in kills),
-        "steps": results[1]["run"]["steps"],
-        "bitwise_equal_weights": bool(same),
-        "equal_curves": results[0]["curves"] == results[1]["curves"],
-        "equal_metrics": results[0]["metrics"] == results[1]["metrics"],
-    }  # fmt: skip
-    arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    report(f"bitwise equal: {same}; wrote {arguments.out}")
+    torch.set_num_threads(1)  # forked processes inherit no thread, and nothing here starts one
+    preload()
+    began, dice, found = time.perf_counter(), random.Random(arguments.seed), {}
+    steps, every = arguments.steps, arguments.checkpoint_every
+    for method in arguments.methods:
+        with tempfile.TemporaryDirectory() as name:
+            found[method] = killed(method, arguments.kills, steps, every, dice, Path(name))
+        report(f"{method}: { {k: v for k, v in found[method].items() if k != 'kills'} }")
+        content = {
+            "stamp": stamp([0], (time.perf_counter() - began) / 3600),
+            "settings": {"task": "rain", "preset": "quick", "steps": steps, "checkpoint_every": every},
+            **{k: sum(row[k] for row in found.values()) for k in ("number", "while_writing")},
+            **{
+                k: all(row[k] for row in found.values())
+                for k in ("bitwise_equal_weights", "equal_curves", "equal_metrics")
+            },
+            "methods": {m: {k: v for k, v in row.items() if k != "kills"} for m, row in found.items()},
+            "kills": found.get(SHOWN, {"kills": []})["kills"],
+        }  # fmt: skip
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    report(f"wrote {arguments.out}")
 
 
 if __name__ == "__main__":
