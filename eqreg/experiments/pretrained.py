@@ -58,17 +58,17 @@ def load_pretrained(
     tensors, about = load_weights(path)
     from .runs import Run, prepared
 
-    run = about.get("run", {})
+    run, stamp = (about.get(k) if isinstance(about.get(k), dict) else {} for k in ("run", "stamp"))
     try:
         known = {k: v for k, v in run.items() if k in Run.__dataclass_fields__}
         # Every weight is replaced; what was drawn for it shall not be missing in the caller's stream.
         with torch.random.fork_rng(devices=[]):
             model = prepared(Run(**known), run.get("sizes"))[2]
         model.load_state_dict(tensors)
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} was written by {about.get('stamp', {}).get('version')} and does not fit the network "
-            f"that this version builds: {error}"
+            f"{path} was written by {stamp.get('version')} and does not fit the network that this version "
+            f"builds: {error!r}"
         ) from error
     model.about = about  # type: ignore[assignment]
     return model.eval().to(device)

@@ -45,7 +45,12 @@ def read_tuning(path: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: as :func:`read_record`.
     """
-    return read_record(path, "the result of a tuning", _TUNING)
+    found = read_record(path, "the result of a tuning", _TUNING)
+    if not (0 < found["lr"] < math.inf and 0 <= found["strength"] < math.inf):
+        raise ValueError(
+            f"{path}: expected a finite lr and strength, got {found['lr']} and {found['strength']}"
+        )
+    return found
 
 
 def is_done(path: Path) -> bool:

@@ -21,7 +21,7 @@ def make_fabric(device: torch.device, precision: str = "32") -> Any:
     ``MixedPrecision`` whose ``convert_input`` returns what it got, or call the model inside ``torch.autocast``.
 
     Raises:
-        ValueError: unknown precision.
+        ValueError: unknown precision, or what ``torchrun`` told is no number of processes.
         ImportError: ``lightning-fabric`` is not installed; the message names the extra.
     """
     known = ("32", "bf16-mixed", "16-mixed")
@@ -29,10 +29,14 @@ def make_fabric(device: torch.device, precision: str = "32") -> Any:
         raise ValueError(f"--precision: expected one of {', '.join(known)}, got {precision!r}")
     if device.type == "cpu" and precision == "16-mixed":  # Fabric would train in bfloat16 instead
         raise ValueError("--precision 16-mixed needs a GPU; on the CPU take bf16-mixed")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = _told("WORLD_SIZE", 1)
     if processes == 1 and precision == "32":
         return None
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    here = _told("LOCAL_WORLD_SIZE", processes)
+    if processes % here:
+        raise ValueError(
+            f"expected LOCAL_WORLD_SIZE to divide WORLD_SIZE, got {here} and {processes}"
+        )
     kind = "cpu" if device.type == "cpu" else "cuda"
     chosen = (
         {"plugins": [_mixed(precision, kind)]} if "mixed" in precision else {"precision": "32-true"}
@@ -57,3 +61,10 @@ def _mixed(precision: str, device: str) -> Any:
             return data
 
     return KeepsInputs(precision, device)
+
+
+def _told(name: str, otherwise: int) -> int:
+    text = os.environ.get(name, str(otherwise))
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"{name}: expected a number of processes, at least 1, got {text!r}")
+    return int(text)

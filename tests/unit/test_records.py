@@ -52,6 +52,26 @@ def test_files_of_another_form_are_one_line(tmp_path, capsys, content, name):
         one_line(capsys, status, path, "expected the result of a run")
 
 
+def test_a_tuning_that_chose_no_number(tmp_path, capsys):
+    path = tmp_path / "rain" / "tiny" / "plain" / "tuning.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"lr": NaN, "strength": 0, "tried": [], "hours": 0}')
+    status = main(["train", *COMMON, "--out", str(tmp_path)])
+    one_line(capsys, status, path, "expected a finite lr and strength, got nan and 0")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{}, {"run": []}, {"run": None, "stamp": 3}, {"run": {"task": []}}, {"run": {"sizes": 3}},
+     {"run": {"task": "rain", "preset": "tiny", "method": "plain", "seed": 0, "lr": 1e-3, "sizes": {}}},
+     {"run": {"task": "rain", "preset": "tiny", "method": "plain", "seed": "0", "lr": 1e-3}}],
+)  # fmt: skip
+def test_weights_whose_header_says_something_else(tmp_path, capsys, about):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"w": torch.ones(2)}, about)
+    one_line(capsys, main(["evaluate", str(path)]), path, "was written by None and does not fit")
+
+
 @pytest.mark.parametrize("content", WRONG)
 def test_artifacts_of_another_form_are_named(tmp_path, monkeypatch, content):
     monkeypatch.setattr(artifacts, "_PLACES", (tmp_path,))

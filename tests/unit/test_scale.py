@@ -218,6 +218,22 @@ def test_precisions_that_do_not_exist_here(precision, message):
         make_fabric(CPU, precision)
 
 
+@pytest.mark.parametrize(
+    ("world", "local", "message"),
+    [
+        ("two", "1", "WORLD_SIZE: expected a number of processes, at least 1, got 'two'"),
+        ("0", "1", "WORLD_SIZE: expected a number of processes, at least 1, got '0'"),
+        ("2", "-1", "LOCAL_WORLD_SIZE: expected a number of processes, at least 1, got '-1'"),
+        ("2", "3", "expected LOCAL_WORLD_SIZE to divide WORLD_SIZE, got 3 and 2"),
+    ],
+)
+def test_numbers_of_processes_that_cannot_be(monkeypatch, world, local, message):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    with pytest.raises(ValueError, match=message):
+        make_fabric(torch.device("cpu"))
+
+
 def test_one_process_in_float32_needs_no_fabric():
     assert make_fabric(CPU) is None
 
