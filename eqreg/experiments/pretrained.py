@@ -58,7 +58,7 @@ def load_pretrained(
     tensors, about = load_weights(path)
     from .runs import Run, prepared
 
-    run, stamp = (about.get(k) if isinstance(about.get(k), dict) else {} for k in ("run", "stamp"))
+    run, stamp = (_dict(about.get(key)) for key in ("run", "stamp"))
     try:
         known = {k: v for k, v in run.items() if k in Run.__dataclass_fields__}
         # Every weight is replaced; what was drawn for it shall not be missing in the caller's stream.
@@ -72,6 +72,10 @@ def load_pretrained(
         ) from error
     model.about = about  # type: ignore[assignment]
     return model.eval().to(device)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _find(name: str, url: str | None) -> Path:
