@@ -1,8 +1,10 @@
 """The book's pages name what there is, and nothing else."""
 
+import pkgutil
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 import eqreg
@@ -33,6 +35,44 @@ def test_introduction_links_to_every_chapter():
 def test_reference_has_every_public_name():
     named = set(re.findall(r"\beqreg\.(\w+)", read("api.md")))
     assert set(eqreg.__all__) <= named
+
+
+# Endings of files, and an argument that is called like a folder.
+NO_NAMES = {"eqreg.svg", "eqreg.safetensors", "eqreg.strict.order"}
+
+
+def exists(name):
+    try:
+        pkgutil.resolve_name(name)
+    except (AttributeError, ImportError):
+        # These need the frameworks of others.
+        return name.startswith("eqreg.integrations.")
+    return True
+
+
+def test_every_name_of_the_library_exists():
+    """In pages, docstrings and scripts; after a move, what still names the old place."""
+    folders = "|".join(p.name for p in (ROOT / "eqreg").iterdir() if (p / "__init__.py").is_file())
+    named = re.compile(rf"\beqreg((?:\.[a-zA-Z_]\w*)+)|`~?((?:{folders})(?:\.\w+)+)[(`]")
+    places = ("*.md", "book/*.md", "notebooks/*.ipynb", "eqreg/**/*.py", "benchmarks/*.py")
+    texts = {path: path.read_text(encoding="utf8") for place in places for path in ROOT.glob(place)}
+    del texts[ROOT / "CHANGELOG.md"]  # tells of names that have gone
+    found = {
+        "eqreg" + (match[1] or "." + match[2]): path
+        for path, text in texts.items()
+        for match in named.finditer(text)
+    }
+    assert len(found) > 100
+    missing = {n for n in set(found) - NO_NAMES if not exists(n)}
+    assert {name: str(found[name]) for name in missing} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [("eqreg.losses", False), ("eqreg.soft.strengths", False), ("eqreg.C4.order", True)],
+)
+def test_a_name_that_does_not_exist_is_found(name, there):
+    assert exists(name) == there
 
 
 def entries():
