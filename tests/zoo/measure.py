@@ -59,6 +59,7 @@ def measure(network: Network) -> dict[str, Any]:
     """One row of the table."""
     warnings.simplefilter("ignore")  # theirs, and ours of strides, which the row has as breaks
     model, x = network.build(), network.example()
+    _warm(model, network.example(4))
     parameters = sum(p.numel() for p in model.parameters())
     row: dict[str, Any] = {"kind": network.kind, "size": network.size, "parameters": parameters}
     try:
@@ -74,6 +75,16 @@ def measure(network: Network) -> dict[str, Any]:
     row["guess"] = _guessed(copy.deepcopy(noisy), x, parameters)
     row["trace"] = _traced(copy.deepcopy(noisy), x)
     return row
+
+
+def _warm(model: nn.Module, x: Tensor) -> None:
+    """Running statistics of noise: without, deep networks put out next to nothing but their biases."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = None  # the plain mean
+    if norms:
+        with torch.no_grad():
+            model.train()(x)
 
 
 def _guessed(model: nn.Module, x: Tensor, parameters: int) -> dict[str, Any]:
@@ -122,15 +133,16 @@ def main() -> None:
     """Measure and print, and store with ``--keep``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="folder in which zoo.json is written")
-    parser.add_argument("--only", default="", help="part of the networks' names")
+    parser.add_argument("--only", default="", help="parts of names, by commas; the other rows stay")
     options = parser.parse_args()
-    rows: dict[str, Any] = {}
+    path = options.keep / "zoo.json" if options.keep else None
+    rows: dict[str, Any] = json.loads(path.read_text())["rows"] if path and path.exists() else {}
     # Now, since a checkout may move while this runs.
     start, code = time.perf_counter(), code_version()
     for network in NETWORKS:
-        if options.only.lower() not in network.name.lower():
+        if not any(part in network.name.lower() for part in options.only.lower().split(",")):
             continue
-        row = rows[network.name] = measure(network)
+        row = rows[network.name] = measure(network) | {"version": code}
         gc.collect()
         guess, trace = row["guess"], row["trace"]
         print(
@@ -141,14 +153,15 @@ def main() -> None:
             ],
             flush=True,
         )
-        if options.keep:  # after each network, so that a stopped run leaves what it has
+        if path:  # after each network, so that a stopped run leaves what it has
             hours = round((time.perf_counter() - start) / 3600, 2)
             stamp = {
                 "device": device_name(), "date": today(), "version": code, "seeds": [0, 1, 2], "hours": hours,
                 "packages": {name: _version(name) for name in _PACKAGES}, "exact": EXACT,
             }  # fmt: skip
-            text = json.dumps({"rows": rows, "stamp": stamp}, indent=1)
-            (options.keep / "zoo.json").write_text(text + "\n", encoding="utf8")
+            ordered = {n.name: rows[n.name] for n in NETWORKS if n.name in rows}
+            text = json.dumps({"rows": ordered, "stamp": stamp}, indent=1)
+            path.write_text(text + "\n", encoding="utf8")
     errors = [row["trace"]["error"] for row in rows.values()]
     exact = sum(e is not None and e <= EXACT for e in errors)
     print(f"{exact} of {len(rows)} exactly equivariant after tying")

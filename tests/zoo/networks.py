@@ -215,7 +215,7 @@ CLASSIFICATION = (
     _timm("HRNet-W18", "hrnet_w18_small", size=64),
     _timm("ConvNeXt atto", "convnext_atto"),
     _timm("ConvMixer", "convmixer_768_32", size=63),
-    _timm("PoolFormer", "poolformer_s12"),
+    _timm("PoolFormer", "poolformer_s12", size=67),
     _timm("ViT tiny", "vit_tiny_patch16_224", img_size=64),
     _timm("DeiT III small", "deit3_small_patch16_224", img_size=64),
     _timm("Mixer", "mixer_s32_224", img_size=64),
