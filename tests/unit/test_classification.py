@@ -147,7 +147,7 @@ def test_textures_are_another_set_of_images_with_the_same_network():
     made = prepare(row, model, 1.0, layers=task.layers, fields=task.fields)
     assert made.symmetry.regularizer.plan.fields["head"] == C4.field("4t")
     found = task.evaluate(model.eval(), preset, "test", None)
-    assert set(found) == {"accuracy", "log_loss", "error_C4"}
+    assert set(found) == {"accuracy", "accuracy_ensemble", "log_loss", "error_C4"}
     assert {len(values) for values in found.values()} == {len(TEXTURES)}
 
 

@@ -219,7 +219,7 @@ def test_artifacts_need_a_file_json_and_a_stamp(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"expected run.json at .*run.json, found none"):
         load_artifact("run")
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"expected JSON in .*run.json"):
+    with pytest.raises(ValueError, match=r"run.json: expected .*stored results as JSON"):
         load_artifact("run")
     (tmp_path / "run.json").write_text(json.dumps({"stamp": {"device": "CPU"}}))
     with pytest.raises(ValueError, match="lacks date, version, seeds, hours"):
