@@ -111,6 +111,7 @@ def turned_rain():
 
 class TurnedRain(SphinxDirective):
     def run(self):
+        self.env.note_dependency(__file__)
         return [nodes.raw("", turned_rain(), format="html")]
 
 
