@@ -11,6 +11,7 @@ Taught in: notebooks/14
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -227,15 +228,19 @@ class Scanner:
         return torch.where(at_edge, metal * self.protocol.edge_share, metal)
 
     def _detect(self, p: Tensor, generator: torch.Generator | None) -> Tensor:
-        if self.protocol.noise:
-            about = self.protocol
+        about = self.protocol
+        photons = about.photons * about.current
+        if about.noise:
             p = measure(
                 p,
-                about.photons * about.current,
+                photons,
                 about.scatter * about.current,
                 electronic=about.electronic,
                 generator=generator,
             )
+        else:
+            # As with noise, a cell that counts less than a photon counts one; the correction is not made for more.
+            p = p.clamp(max=math.log(photons))
         return p if self._correction is None else correct(p, self._correction)
 
     def _check(self, mu: Tensor, masks: Tensor) -> None:
