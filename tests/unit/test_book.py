@@ -46,7 +46,7 @@ def exists(name):
         pkgutil.resolve_name(name)
     except (AttributeError, ImportError):
         # These need the frameworks of others.
-        return name.startswith("eqreg.integrations.")
+        return name.startswith("eqreg.training.integrations.")
     return True
 
 

@@ -19,7 +19,7 @@ from eqreg import (
     equivariance_error,
 )
 from eqreg.extras import require
-from eqreg.integrations.optimizer import attach
+from eqreg.training.integrations.optimizer import attach
 
 X = torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -124,7 +124,7 @@ def test_a_loop_in_the_manner_of_basicsr():
 
 def test_torchmetrics():
     require("torchmetrics", extra="tasks")
-    from eqreg.integrations.torchmetrics import EquivarianceError
+    from eqreg.training.integrations.torchmetrics import EquivarianceError
 
     model, metric = net(), EquivarianceError(C4)
     metric.update(model, X[:4])
@@ -141,7 +141,7 @@ def test_torchmetrics():
 @pytest.mark.filterwarnings("ignore")  # deepinv's own
 def test_deepinv_trainer(tmp_path):
     deepinv = require("deepinv", extra="tasks")
-    from eqreg.integrations.deepinv import EquivarianceLoss, EquivarianceMetric
+    from eqreg.training.integrations.deepinv import EquivarianceLoss, EquivarianceMetric
 
     class Wrapped(nn.Module):
         def __init__(self):

@@ -15,7 +15,7 @@ PACKAGE = Path(eqreg.__file__).parent
 # before it, at the top of the file or inside a function.
 ORDER = (
     "extras", "checks", "typed", "files", "symmetry", "layers", "soft", "strict", "measure", "physics", "data",
-    "models", "viz", "integrations", "training", "tasks", "experiments", "__init__", "__main__",
+    "models", "viz", "training", "tasks", "experiments", "__init__", "__main__",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from eqreg import C4, EquivarianceDecay, EquivarianceRegularizer, equivariance_distance
 from eqreg.extras import require
-from eqreg.integrations.optimizer import attach
+from eqreg.training.integrations.optimizer import attach
 
 # Warnings of the frameworks are theirs.
 pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore")]
@@ -56,7 +56,7 @@ def same(a, b):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_lightning(tmp_path, accumulate):
     pl = imported("lightning.pytorch")
-    from eqreg.integrations.lightning import EquivarianceCallback
+    from eqreg.training.integrations.lightning import EquivarianceCallback
 
     class Module(pl.LightningModule):
         def __init__(self):
@@ -135,7 +135,7 @@ def arguments(transformers, tmp_path, **more):
 
 def test_hugging_face_trainer(tmp_path):
     transformers = imported("transformers")
-    from eqreg.integrations.transformers import EquivarianceCallback, EquivarianceTrainer
+    from eqreg.training.integrations.transformers import EquivarianceCallback, EquivarianceTrainer
 
     labels = (X[:, 0] * 3).long()
     data = [{"pixel_values": x, "labels": y} for x, y in zip(X, labels, strict=True)]
@@ -206,7 +206,7 @@ def test_accelerate():
 
 def test_monai_engine():
     engines = imported("monai.engines")
-    from eqreg.integrations.monai import regularized_iteration
+    from eqreg.training.integrations.monai import regularized_iteration
 
     penalties = {}
     for lam in (0.0, 1.0):

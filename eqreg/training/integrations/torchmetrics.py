@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..extras import require
-from ..measure.errors import equivariance_error
-from ..symmetry.groups import Group
+from ...extras import require
+from ...measure.errors import equivariance_error
+from ...symmetry.groups import Group
 
 _torchmetrics: Any = require("torchmetrics", extra="tasks")
 

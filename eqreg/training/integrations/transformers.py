@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from ..extras import require
-from ..soft.projection import EquivarianceDecay
-from ..soft.regularizer import EquivarianceRegularizer
+from ...extras import require
+from ...soft.projection import EquivarianceDecay
+from ...soft.regularizer import EquivarianceRegularizer
 from .optimizer import attach
 
 _transformers: Any = require("transformers", extra=None)

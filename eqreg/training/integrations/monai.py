@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..extras import require
-from ..soft.regularizer import EquivarianceRegularizer
+from ...extras import require
+from ...soft.regularizer import EquivarianceRegularizer
 
 
 def regularized_iteration(
@@ -14,7 +14,7 @@ def regularized_iteration(
 ) -> Callable[[Any, Any], dict[str, Any]]:
     """For ``SupervisedTrainer(iteration_update=...)``: the loss on both halves, plus the penalty.
 
-    The decay needs no iteration of its own: :func:`~eqreg.integrations.optimizer.attach` it to the optimizer.
+    The decay needs no iteration of its own: :func:`~eqreg.training.integrations.optimizer.attach` it to the optimizer.
 
     Args:
         regularizer: made from the engine's network.

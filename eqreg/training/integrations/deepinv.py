@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..extras import require
-from ..measure.errors import equivariance_error
-from ..soft.regularizer import EquivarianceRegularizer
-from ..symmetry.groups import Group
+from ...extras import require
+from ...measure.errors import equivariance_error
+from ...soft.regularizer import EquivarianceRegularizer
+from ...symmetry.groups import Group
 
 _loss: Any = require("deepinv.loss", extra="tasks")
 _metric: Any = require("deepinv.loss.metric", extra="tasks")

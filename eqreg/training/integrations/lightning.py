@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..extras import require
-from ..soft.projection import EquivarianceDecay
+from ...extras import require
+from ...soft.projection import EquivarianceDecay
 from .optimizer import attach
 
 _lightning: Any = require("lightning.pytorch", extra=None)

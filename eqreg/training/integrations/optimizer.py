@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from ..soft.projection import EquivarianceDecay
+from ...soft.projection import EquivarianceDecay
 
 
 def attach(decay: EquivarianceDecay, optimizer: Optimizer) -> RemovableHandle:
