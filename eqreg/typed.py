@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import PurePath
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -124,6 +125,8 @@ def _fits_generic(value: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
         return isinstance(value, type)
     if origin is tuple:  # how many and in which range, the function says itself
         return isinstance(value, tuple | list)
+    if origin is abc.Sequence and isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
     if not isinstance(value, origin) or (
         isinstance(value, str | bytes | Tensor) and origin is not str
     ):

@@ -213,3 +213,16 @@ def test_indices_are_kept_up_to_a_number_of_bytes():
     for width in range(4, 40):  # 36 layers, of which the last alone takes 58 kB
         source_index(C4.field(f"{width}r"), C4.field(f"{width}r"), 1, (3, 3), "cpu")
     assert _indices.bytes() <= _indices.limit
+
+
+def test_arrays_of_one_dimension_are_sequences_of_numbers():
+    """Chapters hand over differences as arrays."""
+    import numpy as np
+
+    from eqreg.measure import half_width
+
+    assert half_width(np.array([1.0, 2.0, 3.0])) == half_width([1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match="half_width: expected values of type Sequence"):
+        half_width(np.ones((2, 2)))
+    with pytest.raises(TypeError, match="half_width: expected values of type Sequence"):
+        half_width(np.array(["1", "2"]))
