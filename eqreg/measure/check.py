@@ -54,7 +54,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing breaks: tied weights make the network exactly equivariant."""
+        """Whether nothing breaks, so that tied weights make the network exactly equivariant."""
         return not self.breaks and self.tied_error <= _EXACT
 
     def __bool__(self) -> bool:

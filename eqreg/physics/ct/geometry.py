@@ -75,7 +75,7 @@ class ParallelBeam:
 
     @property
     def turns(self) -> int:
-        """Equal turns, 4, 2 or 1, into which the views fall: by these the scanner is exactly equivariant."""
+        """Number of equal turns, 4, 2 or 1, by which the scanner is exactly equivariant."""
         return math.gcd(self.views, 4)
 
     @property

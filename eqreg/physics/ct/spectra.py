@@ -149,7 +149,7 @@ def open_beam(
     Args:
         kvp: tube voltage in kV, above 21.
         reference: energy in keV for which images and line integrals are given.
-        filters: as for :func:`tube_spectrum`.
+        filters: as for ``tube_spectrum``.
         materials: of your own, parts by mass and density; they go before those of the same name in
             ``MATERIALS``.
 
