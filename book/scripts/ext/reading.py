@@ -104,8 +104,16 @@ def depart_fold(translator, node):
     translator.body.append("</details>\n")
 
 
+def focusable_tables(app, pagename, templatename, context, doctree):
+    """Tables that scroll within themselves on a phone can be reached and scrolled by keyboard."""
+    if context.get("body"):
+        box = '<div class="pst-scrollable-table-container"'
+        context["body"] = context["body"].replace(f"{box}>", f'{box} tabindex="0">')
+
+
 def setup(app):
     # myst_nb's own summary is read out as "Toggle hidden content", whatever it hides.
     app.add_node(HideCodeCellNode, html=(visit_fold, depart_fold), override=True)
     app.add_post_transform(Reading)
+    app.connect("html-page-context", focusable_tables)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
