@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,15 +18,32 @@ from ..symmetry.groups import Group
 _KEPT_BYTES = 64 * 2**20
 
 
-def reynolds(tensor: Tensor, index: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Signed:
+    """Where copies read in a parameter followed by its negative: places and signs change."""
+
+    index: Tensor
+
+    def to(self, device: torch.device | str) -> Signed:
+        """The index on a device."""
+        return Signed(self.index.to(device))
+
+
+Index = Tensor | Signed
+
+
+def reynolds(tensor: Tensor, index: Index) -> Tensor:
     """Mean over the group of the moved copies of a parameter, by an index of :func:`source_index`."""
     # The mean in float32 at least: in half precision it would not be a projection.
-    copies = wide(tensor).reshape(-1).index_select(0, index).view(-1, tensor.numel())
+    flat = wide(tensor).reshape(-1)
+    if isinstance(index, Signed):
+        flat, index = torch.cat([flat, -flat]), index.index
+    copies = flat.index_select(0, index).view(-1, tensor.numel())
     return copies.sum(0).div_(len(copies)).view(tensor.shape).to(tensor.dtype)
 
 
 def shrink_(
-    tensor: Tensor, index: Tensor, share: float, rest: Tensor | None = None
+    tensor: Tensor, index: Index, share: float, rest: Tensor | None = None
 ) -> Tensor | None:
     """Move a parameter by ``share`` of the way to its mean over the group, in place.
 
@@ -135,18 +153,18 @@ class _Reynolds(torch.autograd.Function):
     """The projection is its own adjoint, so backward is forward."""
 
     @staticmethod
-    def forward(tensor: Tensor, index: Tensor) -> Tensor:
+    def forward(tensor: Tensor, index: Index) -> Tensor:
         return reynolds(tensor, index)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
+        ctx.index = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return projected(grad, *ctx.saved_tensors), None
+        return projected(grad, ctx.index), None
 
 
-def projected(tensor: Tensor, index: Tensor) -> Tensor:
+def projected(tensor: Tensor, index: Index) -> Tensor:
     """:func:`reynolds` with its gradient, the projected gradient."""
     return _Reynolds.apply(tensor, index)

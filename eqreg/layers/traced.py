@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from .plan import GIVEN, ROOT, Fields, Plan, Planned, Selector, chosen, make_plan, overrides
-from .reynolds import reynolds
+from .reynolds import Index, reynolds
 from .weights import TiedLayer, WeightPlan, make_weight_plan
 from .wrappers import unwrapped
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # tracing is imported when an example is given, so that the p
 class TracedLayer(TiedLayer):
     """A module with parameters of its own, tied by the trace or left free."""
 
-    _index_of: Mapping[str, Tensor | None] = state(default_factory=dict, repr=False, compare=False)
+    _index_of: Mapping[str, Index | None] = state(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_tied(self) -> bool:
@@ -44,7 +44,7 @@ class TracedLayer(TiedLayer):
         name, kind, _, out, reason = super().cells()
         return name, kind, "traced" if self.names else "-", out if self.out_field else "-", reason
 
-    def tensors(self, trainable: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+    def tensors(self, trainable: bool = True) -> Iterator[tuple[Tensor, Index]]:
         """The layer's tied parameters, each with the index that ``reynolds`` reads it by."""
         for name in self.names:
             if name not in self.module._parameters:
@@ -62,13 +62,13 @@ class TracedLayer(TiedLayer):
                 yield tensor, self._indices[key]
 
 
-class _Index(Mapping[str, "Tensor | None"]):
+class _Index(Mapping[str, "Index | None"]):
     """Indices of one module's parameters, computed when they are first read."""
 
     def __init__(self, ties: Ties, prefix: str, names: tuple[str, ...]) -> None:
         self._ties, self._prefix, self._names = ties, prefix, names
 
-    def __getitem__(self, name: str) -> Tensor | None:
+    def __getitem__(self, name: str) -> Index | None:
         if self._prefix + name not in self._ties.tied:
             raise KeyError(name)
         return self._ties.index(self._prefix + name)

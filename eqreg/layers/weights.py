@@ -30,7 +30,7 @@ from .plan import (
     own_field,
     selectors,
 )
-from .reynolds import projected, reynolds, source_index
+from .reynolds import Index, projected, reynolds, source_index
 from .wrappers import unwrapped
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -50,7 +50,7 @@ class TiedLayer:
     reason: str
     names: tuple[str, ...] = ("weight", "bias")  # the parameters that are tied
 
-    _indices: dict[Any, Tensor] = state(default_factory=dict, repr=False, compare=False)
+    _indices: dict[Any, Index] = state(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_tied(self) -> bool:
@@ -62,7 +62,7 @@ class TiedLayer:
         ends = str(self.in_field or "-"), str(self.out_field or "left free")
         return (self.name, type(self.module).__name__, *ends, self.reason)
 
-    def tensors(self, trainable: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+    def tensors(self, trainable: bool = True) -> Iterator[tuple[Tensor, Index]]:
         """The layer's parameters, each with the index that :func:`reynolds` reads it by.
 
         Args:

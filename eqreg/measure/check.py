@@ -129,7 +129,6 @@ def check(
     """
     from ..layers.trace import tie
     from ..layers.trace.defect import defect, disturb_, single
-    from ..layers.trace.tape import learnt
     from ..layers.trace.ties import copied
 
     given = {"turn": turn, "in_fields": in_fields, "out_fields": out_fields}
@@ -140,7 +139,7 @@ def check(
     error = defect(core, x, *rest)
     measured: dict[int, float | None] = {}
     if sizes:
-        disturb_(learnt(core))
+        disturb_(core, x)
         ties.project_(core)
     for size in sizes:
         try:

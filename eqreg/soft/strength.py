@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checks import given, need_callable, need_number, need_tensor, outside_autocast, wide
 from ..layers.inputs import IMAGE_DIMS, checked_images
-from ..layers.reynolds import reynolds
+from ..layers.reynolds import Index, reynolds
 from ..symmetry.actions import quarter_turns, rotate
 from ..symmetry.groups import Group, need_group
 from ..typed import typed
@@ -237,12 +237,12 @@ class AgreementStrength:
             strengths[name] = min(max(moved, low), high)
         self._first = None
 
-    def _gradients(self) -> Iterator[tuple[str, list[tuple[Tensor, Tensor]]]]:
+    def _gradients(self) -> Iterator[tuple[str, list[tuple[Tensor, Index]]]]:
         for name, layer in self.decay.plan.tied.items():
             yield name, [(t.grad, i) for t, i in layer.tensors() if t.grad is not None]
 
 
-def _agreement(parts: list[tuple[Tensor, Tensor]], before: list[Tensor]) -> tuple[float, float]:
+def _agreement(parts: list[tuple[Tensor, Index]], before: list[Tensor]) -> tuple[float, float]:
     """Cosines between the halves' gradients of a layer: of the symmetric and of the other part."""
     products = torch.zeros(2, 3, dtype=torch.float64)
     for (whole, index), first in zip(parts, before, strict=True):

@@ -66,6 +66,12 @@ def _deepinv(name: str, size: int = 32, **options: Any) -> Network:
     return Network(name, f"deepinv.models:{name.split()[1]}", options, size)
 
 
+def _torchvision(name: str, path: str, size: int = 65, **options: Any) -> Network:
+    module, _, attribute = f"torchvision.models.{path}".rpartition(".")
+    return Network(name, f"{module}:{attribute}", {"num_classes": 10, **options}, size)
+
+
+_HEAD = {"weights": None, "weights_backbone": None}
 _SWIN = {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 2), "window_size": 8, "mlp_ratio": 2.0}
 
 RESTORATION = (
@@ -126,7 +132,7 @@ RESTORATION = (
         mid_dim=16,
     ),
     _spandrel("DITN", "DITN", dim=16, ITL_blocks=1, SAL_blocks=1, upscale=2),
-    _spandrel("OmniSR", "OmniSR", num_feat=16, up_scale=2),
+    _spandrel("OmniSR", "OmniSR", size=21, num_feat=16, up_scale=2, window_size=7),
     _spandrel("DCTLSA", "DCTLSA", nf=20, upscale=2),
     _deepinv(
         "deepinv Restormer",
@@ -207,7 +213,7 @@ CLASSIFICATION = (
     _timm("ResNeXt-26", "resnext26ts", size=65),
     _timm("EfficientNet-B0", "efficientnet_b0", size=65),
     _timm("RegNetY-200", "regnety_002", size=65),
-    _timm("DenseNet-121", "densenet121", size=64),
+    _timm("DenseNet-121", "densenet121", size=61),
     _timm("NF-RegNet-B0", "nf_regnet_b0", size=65),
     _timm("RepVGG-A0", "repvgg_a0", size=65),
     _timm("MobileNetV3", "mobilenetv3_small_050", size=65),
@@ -241,6 +247,28 @@ CLASSIFICATION = (
     _timm("PVTv2-B0", "pvt_v2_b0"),
     _timm("EdgeNeXt", "edgenext_xx_small"),
     _timm("XCiT nano", "xcit_nano_12_p8_224", img_size=64),
+    _timm("ConvNeXt V2 atto", "convnextv2_atto"),
+    _timm("MobileOne-S0", "mobileone_s0", size=65),
+    _timm("MobileViT V2", "mobilevitv2_050"),
+    _timm("ResMLP", "resmlp_12_224", img_size=64),
+    _timm("gMLP tiny", "gmlp_ti16_224", img_size=64),
+    _torchvision("torchvision MobileNetV2", "mobilenet_v2"),
+    _torchvision("torchvision MNASNet", "mnasnet0_5"),
+    _torchvision("torchvision ShuffleNetV2", "shufflenet_v2_x0_5"),
+    _torchvision("torchvision SqueezeNet", "squeezenet1_1", size=63),
+    _torchvision(
+        "torchvision GoogLeNet", "googlenet", size=77, init_weights=False, aux_logits=False
+    ),
+    _torchvision(
+        "torchvision Swin",
+        "swin_transformer.SwinTransformer",
+        size=64,
+        patch_size=[4, 4],
+        embed_dim=24,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=[4, 4],
+    ),
 )
 
 SEGMENTATION = (
@@ -250,6 +278,8 @@ SEGMENTATION = (
     _smp("smp DeepLabV3Plus", encoder_name="resnet18"),
     _smp("smp Linknet", encoder_name="resnet18"),
     _smp("smp Segformer", encoder_name="mit_b0"),
+    _torchvision("torchvision LRASPP", "segmentation.lraspp_mobilenet_v3_large", **_HEAD),
+    _torchvision("torchvision DeepLabV3", "segmentation.deeplabv3_mobilenet_v3_large", **_HEAD),
 )
 
 MEDICAL = (
@@ -268,9 +298,14 @@ MEDICAL = (
         "MONAI UNETR", size=64, img_size=64, feature_size=8, hidden_size=48, mlp_dim=96, num_heads=3
     ),
     _monai(
-        "MONAI SwinUNETR", size=64, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 4)
+        "MONAI SwinUNETR",
+        size=64,
+        feature_size=12,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 2, 2, 4),
+        window_size=4,
     ),
-    _monai("MONAI DenseNet121", size=64),
+    _monai("MONAI DenseNet121", size=61),
 )
 
 KINDS = {

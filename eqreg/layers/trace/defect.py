@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ...symmetry.fields import FieldType
 from .action import Action, Maps, outer
-from .tape import tensors_of
+from .tape import learnt, tensors_of
 
 Kinds = Sequence[FieldType | None] | None
 _IMAGE = 4
@@ -131,12 +131,37 @@ def defect(
 
 
 @torch.no_grad()
-def disturb_(tensors: dict[str, Tensor]) -> None:
-    """Noise on all parameters and statistics, so that no symmetry is there by itself."""
+def disturb_(model: nn.Module, x: Any) -> None:
+    """Noise on all parameters and statistics, so that no symmetry is there by itself.
+
+    Batch norms are set to what they see of ``x`` first: with the statistics of a new network deep ones put out next
+    to nothing but their biases, which are equivariant whatever breaks.
+    """
     generator = torch.Generator().manual_seed(0)
-    for name, t in tensors.items():
+    for name, t in learnt(model).items():
         noise = torch.randn(t.shape, generator=generator, dtype=t.dtype)
         if name.endswith("running_var"):
-            t.mul_((0.2 * noise).exp())
+            t.copy_((0.2 * noise).exp())
+        elif name.endswith("running_mean"):
+            t.copy_(0.2 * noise)
         else:
             t.add_((0.02 + 0.2 * t.abs().mean()) * noise)
+    handles = [
+        m.register_forward_pre_hook(_measure)
+        for m in model.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
+    ]
+    try:
+        args, kwargs = as_call(tree_map(lambda a: a.clone() if isinstance(a, Tensor) else a, x))
+        if handles:
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _measure(norm: Any, inputs: tuple[Any, ...]) -> None:
+    z = inputs[0].transpose(0, 1).flatten(1)
+    if z.shape[1] > 1 and bool((var := z.var(1)).min() > 0):
+        norm.running_mean.mul_(var.sqrt()).add_(z.mean(1))
+        norm.running_var.mul_(var)

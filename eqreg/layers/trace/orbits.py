@@ -12,13 +12,14 @@ import math
 import torch
 from torch import Tensor
 
+from ..reynolds import Index, Signed
 from .action import Action, is_permutation
 from .state import Pair
 
 _COPIES = 64
 
 
-def orbit_index(pairs: list[list[Pair]], numel: int, action: Action) -> Tensor | None:
+def orbit_index(pairs: list[list[Pair]], numel: int, action: Action) -> Index | None:
     """Where a mean over orbits reads, for :func:`~eqreg.layers.reynolds.reynolds`: (copies * numel,), int32.
 
     Args:
@@ -29,9 +30,11 @@ def orbit_index(pairs: list[list[Pair]], numel: int, action: Action) -> Tensor |
     Returns:
         None if the orbits are too uneven for a mean of at most 64 copies.
     """
-    if len(pairs) == 1 and all(len(a) == numel for a, _ in pairs[0]):
+    if any(sign is not None for use in pairs for _, _, sign in use):
+        return _signed(pairs, numel, action)
+    if len(pairs) == 1 and all(len(a) == numel for a, _, _ in pairs[0]):
         maps = []
-        for a, b in pairs[0]:
+        for a, b, _ in pairs[0]:
             full = torch.full((numel,), -1, dtype=torch.int32)
             full[a] = b.int()
             maps.append(full)
@@ -39,6 +42,21 @@ def orbit_index(pairs: list[list[Pair]], numel: int, action: Action) -> Tensor |
             return torch.cat(elements)
     labels = components([p for use in pairs for p in use], numel)
     return _repeated(labels)
+
+
+def _signed(pairs: list[list[Pair]], numel: int, action: Action) -> Signed | None:
+    """The same where entries equal the negatives of others; None for several uses, or entries without a tie."""
+    if len(pairs) != 1 or any(len(a) != numel for a, _, _ in pairs[0]):
+        return None
+    maps = []
+    for a, b, sign in pairs[0]:
+        minus = torch.zeros_like(a) if sign is None else (sign < 0).long()
+        both = torch.full((2 * numel,), -1, dtype=torch.int32)  # entries, and their negatives
+        both[a] = (b + minus * numel).int()
+        both[a + numel] = (b + (1 - minus) * numel).int()
+        maps.append(both)
+    elements = action.elements(tuple(maps)) if all(map(is_permutation, maps)) else None
+    return None if elements is None else Signed(torch.cat([e[:numel] for e in elements]))
 
 
 def components(pairs: list[Pair], numel: int) -> Tensor:

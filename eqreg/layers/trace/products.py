@@ -12,6 +12,7 @@ from .action import Maps, is_permutation, outer
 from .demand import axis_of, complete
 from .propose import propose
 from .state import Conflict, Constant, Demand, Param, State
+from .tables import turned_table
 from .tape import Node
 from .values import Value, match, mix
 
@@ -44,11 +45,15 @@ def linear(state: State, node: Node) -> bool:
                 return False
             part = part[0]
         parts.append(part if right else part.t())
+    known = state.known[node.ins[at]]
+    table = turned_table(state, known.value) if right and isinstance(known, Constant) else None
     x = state.data(node.ins[at])
     turn = (lambda t: t) if right else (lambda t: t.transpose(-1, -2))
-    out = rows(
-        state, node, Value(turn(x.ids), tuple(map(turn, x.moved))), tuple(parts), node.ins[at]
-    )
+    if table is not None:
+        out = _table_rows(state, node, table, tuple(parts), x.shape)
+    else:
+        x = Value(turn(x.ids), tuple(map(turn, x.moved)))
+        out = rows(state, node, x, tuple(parts), node.ins[at])
     if len(node.ins) == 3:
         bias = state.known[node.ins[0]]
         if isinstance(bias, Param) and bias.shape[-1] == out.shape[-1]:
@@ -94,6 +99,20 @@ def rows(state: State, node: Node, x: Value, weights: tuple[Tensor, ...], t: int
     shape = (*x.shape[:-1], outputs)
     ids = (up + torch.arange(outputs)).view(shape)
     return Value(ids, tuple((k + o).view(shape) for k, o in zip(turned, po, strict=True)))
+
+
+def _table_rows(
+    state: State, node: Node, table: tuple[Maps, list[Tensor], list[Tensor]], weights: tuple[Tensor, ...],
+    shape: tuple[int, ...],
+) -> Value:  # fmt: skip
+    """``table @ w``: rows turn with the grid, columns are permuted; the weight is tied with signs."""
+    grid, reads, signs = table
+    outputs = weights[0].shape[1]
+    po = choice(state, node, state.action.regular(outputs))
+    maps = tuple(outer([c, o]) for c, o in zip(reads, po, strict=True))
+    state.tie(Param(weights), maps, tuple(s.repeat_interleave(outputs) for s in signs))
+    moved = tuple(outer([r, o]) for r, o in zip(grid, po, strict=True))
+    return state.numbers.fresh(moved, (*shape[:-1], outputs))
 
 
 def _columns(state: State, flat: Value) -> tuple[Maps | None, list[Tensor]]:

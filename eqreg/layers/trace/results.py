@@ -56,11 +56,11 @@ def pairs_of(state: State, used: dict[str, list[int]], name: str) -> list[list[P
     for i in used.get(name, ()):
         for pairs in state.ties[i].pairs():
             kept = []
-            for a, b in pairs:
+            for a, b, sign in pairs:
                 ours = (a >= start) & (a < end)
                 if not bool(ours.all()):
-                    a, b = a[ours], b[ours]
-                kept.append((a - start, b - start))
+                    a, b, sign = a[ours], b[ours], None if sign is None else sign[ours]
+                kept.append((a - start, b - start, sign))
             if kept and len(kept[0][0]):
                 found.append(kept)
     return found

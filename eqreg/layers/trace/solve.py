@@ -6,7 +6,7 @@ from itertools import chain, tee
 
 from .action import Maps
 from .demand import Trial, axis_of, complete, image_map, pushed
-from .moves import MOVES
+from .moves import MOVES, is_pointwise
 from .rules import forward
 from .state import Break, Conflict, Constant, Opaque, Param, State
 from .tape import Node
@@ -169,7 +169,7 @@ class _Solver:
             known = state.known[t]
             if (
                 not isinstance(known, Value)
-                or (maps := self._kept(t, known, made, sampling)) is None
+                or (maps := self._kept(node, t, known, made, sampling)) is None
             ):
                 continue
             state.breaks.append(
@@ -179,11 +179,15 @@ class _Solver:
             return True
         return False
 
-    def _kept(self, t: int, known: Value, made: tuple[int, ...], sampling: bool) -> Maps | None:
+    def _kept(
+        self, node: Node, t: int, known: Value, made: tuple[int, ...], sampling: bool
+    ) -> Maps | None:
         """How a result would move if it moved as an input does; pixels may be sampled."""
         state, given = self.state, self.state.tape.shapes[t]
         if given == made and not sampling and state.numbers.closed(known):
             return state.location(known)
+        if sampling and is_pointwise(node):
+            return None  # what is broadcast is not sampled: its partner decides
         same = len(given) == len(made) == _IMAGE and given[:2] == made[:2]
         if not same or (given != made) != sampling or (parts := state.image(known)) is None:
             return None

@@ -13,7 +13,7 @@ from .tape import Node, Tape
 from .values import Numbers, Value, mix
 
 Demand = list[tuple[int, Maps]]  # tensors, and how their entries ought to move
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Tensor, Tensor, Tensor | None]  # entries, those that they equal, and by which sign
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +91,7 @@ class Tie:
 
     param: Param
     maps: Callable[[], Maps] | Maps
+    signs: Maps | None = None  # of flattened entries, where some equal the negative of others
 
     def pairs(self) -> list[list[Pair]]:
         """For each part of the parameter, for each generator, entries that have to be equal."""
@@ -98,10 +99,14 @@ class Tie:
         found = []
         for part in self.param.parts:
             a, pairs = part.reshape(-1), []
-            for m in maps:
-                b = a[m]
+            for g, m in enumerate(maps):
+                b, sign = a[m], self.signs[g] if self.signs else None
                 both = (a >= 0) & (b >= 0)
-                pairs.append((a, b) if bool(both.all()) else (a[both], b[both]))
+                if not bool(both.all()):
+                    a_, b, sign = a[both], b[both], None if sign is None else sign[both]
+                    pairs.append((a_, b, sign))
+                else:
+                    pairs.append((a, b, sign))
             found.append(pairs)
         return found
 
@@ -161,10 +166,12 @@ class State:
             if t is not None:
                 self.known[t] = results[i] if i < len(results) else Opaque("not traced")
 
-    def tie(self, param: Known | None, maps: Callable[[], Maps] | Maps) -> None:
+    def tie(
+        self, param: Known | None, maps: Callable[[], Maps] | Maps, signs: Maps | None = None
+    ) -> None:
         """Entries of a parameter that have to be equal: each with those that the maps read."""
         if isinstance(param, Param) and not param.plain:
-            self.ties.append(Tie(param, maps))
+            self.ties.append(Tie(param, maps, signs))
 
     def image(self, value: Value) -> tuple[Maps, Maps] | None:
         """How batch and channels of (N, C, ...) move if the last two dimensions turn as an image."""
@@ -183,12 +190,13 @@ class State:
 
     def location(self, value: Value) -> Maps | None:
         """How the entries of a tensor move, as maps that read every place once; None if that is not plain."""
-        maps = self.numbers.location(value)
-        if maps is None and (parts := self.image(value)) is not None:
+        self.numbers.lookup(value)
+        # Where numbers repeat over the pixels, only its shape tells an image from a constant.
+        if value.source is None and (parts := self.image(value)) is not None:
             plane = self.plane(value.shape[2:])
             assert plane is not None
-            maps = tuple(outer(list(p)) for p in zip(*parts, plane, strict=True))
-        return maps
+            return tuple(outer(list(p)) for p in zip(*parts, plane, strict=True))
+        return self.numbers.location(value)
 
     def data(self, t: int) -> Value:
         """A tensor as numbers; a parameter among data moves as demanded, or stays."""

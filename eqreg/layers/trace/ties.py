@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ...symmetry.fields import FieldType
 from ...symmetry.groups import Group
-from ..reynolds import reynolds
+from ..reynolds import Index, reynolds
 from ..wrappers import unwrapped
 from .action import Action, Maps
 from .defect import Kinds, as_call, channel_maps, defect, disturb_, input_maps, output_maps, single
@@ -60,7 +60,7 @@ class Ties:
     error: float
     _pairs: Callable[[str], list[list[Pair]]] = field(repr=False)
     action: Action = field(repr=False)
-    _indices: dict[str, Tensor | None] = field(default_factory=dict, repr=False)
+    _indices: dict[str, Index | None] = field(default_factory=dict, repr=False)
 
     @property
     def coverage(self) -> float:
@@ -68,7 +68,7 @@ class Ties:
         numel = {n: torch.Size(s).numel() for n, s in self.sizes.items()}
         return 1 - sum(numel[n] for n in self.untied) / max(1, sum(numel.values()))
 
-    def index(self, name: str) -> Tensor | None:
+    def index(self, name: str) -> Index | None:
         """Where the orbit mean of a parameter reads (see ``reynolds``); None if it is not tied."""
         if name not in self._indices:
             numel = torch.Size(self.sizes[name]).numel()
@@ -123,7 +123,7 @@ def tie(
     core = copied(unwrapped(model)).cpu().double().eval()
     x = single(x)
     kinds = (turn, in_fields, [fields[""]] if fields and "" in fields else out_fields)
-    disturb_(learnt(core))
+    disturb_(core, x)
     ties = None
     if (small := _smaller(x, turn)) is not None:
         try:

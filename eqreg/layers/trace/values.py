@@ -159,8 +159,8 @@ class Numbers:
         flat = value.ids.reshape(-1)
         for g, moved in enumerate(value.moved):
             parts = [
-                v[g] if is_permutation(v[g]) else torch.arange(n)
-                for v, n in zip(votes, sizes, strict=True)
+                v[g] if is_permutation(v[g]) else _sums(flat, moved, sizes, d)
+                for d, v in enumerate(votes)
             ]
             if not bool((flat[outer(parts)] == moved.reshape(-1)).all()):
                 return None
@@ -199,6 +199,14 @@ class Numbers:
             if all(map(is_permutation, maps)):
                 votes.setdefault(torch.cat(maps).numpy().tobytes(), []).append(maps)
         return [v[0] for v in sorted(votes.values(), key=len, reverse=True)[:3]]
+
+
+def _sums(ids: Tensor, moved: Tensor, sizes: Sequence[int], d: int) -> Tensor:
+    """How one dimension moves by what its lines hold in any order, where numbers repeat; else it stays."""
+    others = [i for i in range(len(sizes)) if i != d]
+    keys = [mix(v).reshape(*sizes).sum(others) if others else v for v in (ids, moved)]
+    found = match(*keys)
+    return torch.arange(sizes[d]) if found is None else found
 
 
 def _sample(n: int) -> Tensor:

@@ -1,0 +1,123 @@
+"""Tracing where values repeat, where a table of positions turns, and where a check could be fooled."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from eqreg import C2, C4, D4, EquivarianceDecay, ProjectionPenalty, check, equivariance_distance
+from eqreg.layers.reynolds import Signed, projected, reynolds
+from eqreg.layers.trace import tie
+
+
+def conv(a, b, k=3, **kwargs):
+    return nn.Conv2d(a, b, k, padding=k // 2, **kwargs)
+
+
+class Offsets(nn.Module):
+    """Attention whose bias a small network computes from the offset of two pixels, as in Swin V2."""
+
+    def __init__(self, size=4, heads=4, width=16):
+        super().__init__()
+        self.heads = heads
+        self.head, self.qkv, self.tail = conv(3, width), nn.Linear(width, 3 * width), conv(width, 3)
+        self.mlp = nn.Sequential(nn.Linear(2, 24), nn.ReLU(), nn.Linear(24, heads, bias=False))
+        line = torch.arange(1.0 - size, size) / size
+        self.register_buffer("table", torch.stack(torch.meshgrid(line, line, indexing="ij"), -1))
+        at = torch.stack(
+            torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+        ).flatten(1)
+        away = at[:, :, None] - at[:, None] + size - 1
+        self.register_buffer("index", away[0] * (2 * size - 1) + away[1])
+
+    def forward(self, x):
+        z = self.head(x)
+        t = z.flatten(2).transpose(1, 2)
+        b, n, c = t.shape
+        q, k, v = self.qkv(t).view(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        bias = self.mlp(self.table).view(-1, self.heads)[self.index].permute(2, 0, 1)
+        t = ((q @ k.transpose(-1, -2) + 16 * bias.sigmoid()).softmax(-1) @ v).transpose(1, 2)
+        return self.tail(z + t.reshape(b, n, c).transpose(1, 2).reshape(z.shape))
+
+
+@pytest.mark.parametrize("group", [C2, C4, D4], ids=str)
+def test_a_bias_computed_from_offsets(group):
+    model, x = Offsets(), torch.rand(1, 3, 4, 4)
+    report = check(model, x, group)
+    assert report and report.parameters == 1 and report.error > 1e-3 > 1e-12 > report.tied_error
+    # A hidden field of |G| features reads one pair of weights: turned, it is that of its neighbours.
+    ties = tie(model, x, group)
+    index = ties.index("mlp.0.weight")
+    assert isinstance(index, Signed)
+    basis = torch.eye(48)
+    rank = torch.linalg.matrix_rank(
+        torch.stack([reynolds(e.view(24, 2), index).flatten() for e in basis])
+    )
+    assert int(rank) == 48 // group.order
+
+
+def test_signs_reach_decay_distance_and_gradient():
+    torch.manual_seed(0)
+    model, x = Offsets(), torch.rand(1, 3, 4, 4)
+    index = tie(model, x, C4).index("mlp.0.weight")
+    w = torch.randn(24, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: projected(t, index), w)
+    twice = reynolds(reynolds(w, index), index)
+    torch.testing.assert_close(twice, reynolds(w, index))
+    EquivarianceDecay(model, C4, math.inf, example=x).step(0.1)
+    assert max(equivariance_distance(model, C4, example=x).values()) < 1e-10
+    assert float(ProjectionPenalty(model, C4, example=x)().detach()) < 1e-10
+    x = torch.rand(1, 3, 4, 4)
+    torch.testing.assert_close(
+        model(x.rot90(1, (2, 3))), model(x).rot90(1, (2, 3)), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_gate_takes_the_fields_of_what_it_scales():
+    class Gated(nn.Module):
+        """Six channels are a regular field and two trivial ones, twelve of two such are not three regular."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.tail = conv(3, 6), conv(3, 6), conv(12, 3)
+            self.gate = nn.Sequential(conv(12, 4, 1), nn.ReLU(), conv(4, 12, 1))
+
+        def forward(self, x):
+            z = torch.cat([self.a(x), self.b(x)], 1)
+            return self.tail(z * self.gate(z.mean((2, 3), keepdim=True)).sigmoid())
+
+    assert check(Gated(), torch.rand(1, 3, 8, 8), C4)
+
+
+def test_pixels_that_all_hold_one_value_still_turn():
+    model = nn.Sequential(
+        conv(3, 8), nn.MaxPool2d(4), nn.MaxPool2d(3, 1, 1), conv(8, 8, 1), nn.BatchNorm2d(8),
+        nn.ReLU(), conv(8, 8, 3), nn.BatchNorm2d(8), nn.Upsample(scale_factor=2), conv(8, 3),
+    )  # fmt: skip
+    report = check(model, torch.rand(1, 3, 8, 8), C4)
+    assert report and report.features == 1, str(report)
+
+
+def test_statistics_that_hide_the_signal_do_not_hide_a_break():
+    model = nn.Sequential(conv(3, 8), nn.MaxPool2d(3, 2, 1), nn.BatchNorm2d(8), conv(8, 3))
+    model[2].running_var.fill_(1e24)
+    report = check(model, torch.rand(1, 3, 16, 16), C4)
+    assert [b.op for b in report.breaks] == ["max_pool2d_with_indices"]
+    assert report.tied_error > 1e-3 and float(model[2].running_var[0]) == pytest.approx(1e24)
+
+
+def test_a_constant_that_no_weights_make_turn_is_named():
+    class Ramp(nn.Module):
+        """Adds a ramp of its own to the image, which no weights make turn."""
+
+        def __init__(self):
+            super().__init__()
+            self.head, self.tail = conv(3, 8), conv(8, 3)
+
+        def forward(self, x):
+            return self.tail(F.relu(self.head(x) + torch.linspace(0, 1, x.shape[-1])))
+
+    report = check(Ramp(), torch.rand(1, 3, 8, 8), C4)
+    assert not report and report.breaks[0].op == "add" and "constant" in report.breaks[0].remedy
