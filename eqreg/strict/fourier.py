@@ -1,4 +1,4 @@
-"""F-Conv: filters that are functions of the plane, so that they can be turned by any angle."""
+"""Fourier disc filters: functions of the plane, which can be turned by any angle."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class FourierConv2d(StrictConv2d):
     the multiples of 90 degrees and the mirrorings in the group. For other angles it holds up to what
     lies beyond the grid's frequencies, in the filter and in the image: small for smooth images.
 
-    Where we depart from the paper, each time for accuracy (chapter 6 measures it): frequencies fill a
-    disc, not a square whose corners alias when turned; the window falls to zero smoothly, as the
-    paper's error bound assumes; and the basis is used as it is, without a principal component
-    analysis. As there, frequencies are counted from :math:`-(K-1)/2`, not from 0.
+    The idea is that of F-Conv (Xie et al.), the basis is not. F-Conv takes all frequencies of a square
+    behind a flat window, so that every upright K x K array can be represented, and weighs principal
+    components of the turned copies. Here frequencies fill a disc and the window falls to zero smoothly:
+    copies turn far better, and upright filters are confined to 5 of 9, 13 of 25 or 29 of 49
+    dimensions (chapter 6 measures both). ``max_frequency`` moves along this trade.
 
     Args:
         in_field: type of the input, of any C_n or D_n.
