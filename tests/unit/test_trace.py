@@ -109,9 +109,9 @@ class Tokens(nn.Module):
 class Windows(nn.Module):
     """Attention in shifted windows with a table of relative positions, heads of width 15."""
 
-    def __init__(self, width=60, heads=4, window=4):
+    def __init__(self, width=60, heads=4, window=4, shift=2):
         super().__init__()
-        self.window, self.heads = window, heads
+        self.window, self.heads, self.shift = window, heads, shift
         self.head, self.norm = nn.Conv2d(3, width, 3, padding=1), nn.LayerNorm(width)
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.table = nn.Parameter(torch.randn((2 * window - 1) ** 2, heads))
@@ -125,7 +125,7 @@ class Windows(nn.Module):
     def forward(self, x):
         w, y = self.window, self.head(x)
         b, c, h, _ = y.shape
-        z = torch.roll(y, (-w // 2, -w // 2), (2, 3)).permute(0, 2, 3, 1)
+        z = torch.roll(y, (-self.shift, -self.shift), (2, 3)).permute(0, 2, 3, 1)
         z = z.view(b, h // w, w, h // w, w, c).transpose(2, 3).reshape(-1, w * w, c)
         q, k, v = (
             self.qkv(self.norm(z))
@@ -140,7 +140,7 @@ class Windows(nn.Module):
             .reshape(b, h, h, c)
             .permute(0, 3, 1, 2)
         )
-        y = y + torch.roll(z, (w // 2, w // 2), (2, 3))
+        y = y + torch.roll(z, (self.shift, self.shift), (2, 3))
         return F.pixel_shuffle(self.tail(y), 2)
 
 
@@ -155,6 +155,19 @@ def test_tied_networks_are_exactly_equivariant(make, group):
     assert error(model, group, 16) < 1e-12
     if make is not Tokens:
         assert error(model, group, 24) < 1e-12  # traced at 16, right at other sizes
+
+
+@pytest.mark.parametrize(
+    ("window", "shift"), [(4, 0), (4, 1), (4, 2), (4, 3), (3, 0), (3, 1), (6, 2), (6, 3)]
+)
+def test_shifted_windows_can_be_tied_if_twice_the_shift_is_a_multiple(window, shift):
+    """The borders of windows lie at shift + window Z, from either edge only then (chapter 4)."""
+    model, x = noisy(Windows(window=window, shift=shift)), torch.rand(1, 3, 12, 12)
+    ties = tie(model, x, C4)
+    ties.project_(model)
+    exact = 2 * shift % window == 0
+    assert (not ties.breaks) == exact
+    assert (error(model, C4, 12) < 1e-12) == exact
 
 
 def test_only_what_must_be_is_tied():
