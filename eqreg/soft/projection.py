@@ -234,7 +234,7 @@ class EquivarianceDecay:
         decay.step(lr)
 
     Reference: Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019, for the decoupling.
-    Taught in: notebooks/10, notebooks/11.
+    Taught in: notebooks/10, notebooks/11b.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ def suggest_strength(
         ValueError: for fewer than two pilots, ``share`` out of range, inputs that are no batch of images, a
             trial whose strength is not positive and finite, or one that left almost no asymmetry.
 
-    Taught in: notebooks/11.
+    Taught in: notebooks/11, notebooks/11b.
     """
     need_group(group)
     if not isinstance(pilots, Sequence):
@@ -176,7 +176,7 @@ class AgreementStrength:
         optimizer.step()
         decay.step(lr)
 
-    Taught in: notebooks/11.
+    Taught in: notebooks/11b.
     """
 
     @typed
