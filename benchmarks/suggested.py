@@ -1,4 +1,4 @@
-"""The strength that pilots suggest, beside the swept ones of chapter 11b: writes artifacts/dial-suggested.json.
+"""The strength that pilots suggest, beside the swept ones of chapter 11: writes artifacts/dial-suggested.json.
 
     eqreg run rain --preset dial --methods plain --vary spread=20,60,90    # rates, which this script takes
     python benchmarks/suggested.py                                         # some minutes on one CPU core

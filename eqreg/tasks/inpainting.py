@@ -119,7 +119,7 @@ class Inpainting(Task):
             steps=400, images=8, methods=_ALL, seeds=(0, 1, 2, 3, 4),
             rates=(2.5e-3, 5e-3, 1e-2), tuning_steps=400, tuning_seeds=(100, 101), study=True,
             sizes={"patches": 16, "patch": 96, "crop": 24, "size": 128, "width": 12, "levels": 2},
-            expects="for chapter 11b, varied by patches=4,16,64: hours each on one CPU core; not yet run",
+            expects="for chapter 11, varied by patches=4,16,64: hours each on one CPU core; not yet run",
         ),
     }  # fmt: skip
 

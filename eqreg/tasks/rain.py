@@ -84,7 +84,7 @@ class Rain(Task):
             steps=400, images=8, methods=_ALL, seeds=(0, 1, 2, 3, 4),
             rates=(4e-3, 8e-3, 1.6e-2), tuning_steps=400, tuning_seeds=(100, 101), study=True,
             sizes={"patches": 16, "patch": 96, "crop": 24, "size": 128, "spread": 20.0, "width": 16, "depth": 6},
-            expects="for chapter 11b, varied by patches=4,16,64: 50 minutes each on one CPU core, counted "
+            expects="for chapter 11, varied by patches=4,16,64: 50 minutes each on one CPU core, counted "
             "from the seconds of a run in artifacts/soft.json",
         ),
         "page": Preset(
@@ -97,7 +97,7 @@ class Rain(Task):
             steps=160, images=8, methods=("plain", "decay", "automatic-short"), seeds=(0, 1, 2, 3, 4),
             rates=(4e-3, 8e-3, 1.6e-2), tuning_steps=160, study=True,
             sizes={"patches": 4, "patch": 32, "crop": 16, "size": 128, "spread": 20.0, "width": 12, "depth": 4},
-            expects="for chapter 11b, varied by spread=20,60,90 and by strength: minutes each on one CPU core",
+            expects="for chapter 11, varied by spread=20,60,90 and by strength: minutes each on one CPU core",
         ),
     }  # fmt: skip
 
