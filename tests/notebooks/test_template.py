@@ -50,6 +50,7 @@ def problems(notebook, name):
         *(line for text in texts for line in image_problems(text)),
         *(line for text in texts for line in maths_problems(text)),
         *(line for cell in code for line in cell_problems(cell)),
+        *(line for cell in code for line in idiom_problems(source(cell))),
         *exercise_problems(cells),
         *(
             f"unfinished: {source(cell)[:50]!r}"
@@ -121,6 +122,22 @@ def cell_problems(cell):
         lines = len(source(cell).splitlines())
         if lines > LONGEST_CELL:
             yield f"{lines} lines in the cell {first!r}, expected at most {LONGEST_CELL}"
+
+
+def idiom_problems(code):
+    """What a reader should not learn from us."""
+    code = "\n".join("    pass" if "%pip" in line else line for line in code.splitlines())
+    first, held = code.partition("\n")[0][:50], "with " in code or "finally:" in code
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Tuple | ast.ListComp):
+            yield f"a comma or a comprehension for its effects in the cell {first!r}"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("eqreg"):
+            names = [*node.module.split("."), *(alias.name for alias in node.names)]
+            if any(name.startswith("_") for name in names):
+                yield f"a private import in the cell {first!r}"
+        if isinstance(node, ast.Attribute) and node.attr.startswith("register_") and not held:
+            if node.attr.endswith("hook"):
+                yield f"hooks stay after an exception in the cell {first!r}: use `with` or `finally`"
 
 
 def exercise_problems(cells):
@@ -255,6 +272,22 @@ def unfinished(chapter):
     chapter["cells"][3]["source"] += "\n\nTO WRITE"
 
 
+def comma_for_effects(chapter):
+    chapter["cells"][-2]["source"] = "# @title Solution 4\nprint(1), print(2)\nassert True"
+
+
+def comprehension_for_effects(chapter):
+    chapter["cells"].append(cell("code", "[print(i) for i in range(3)]", "new"))
+
+
+def private_import(chapter):
+    chapter["cells"].append(cell("code", "from eqreg.viz._slider import explore", "new"))
+
+
+def hook_that_stays(chapter):
+    chapter["cells"].append(cell("code", "h = f.register_forward_hook(g)\nf(x)\nh.remove()", "new"))
+
+
 def badge_of_another(chapter):
     chapter["cells"][0]["source"] = chapter["cells"][0]["source"].replace("01_x", "02_y")
 
@@ -276,6 +309,10 @@ def test_a_good_chapter_passes():
         solution_without_assert,
         solution_open_in_colab,
         no_hint,
+        comma_for_effects,
+        comprehension_for_effects,
+        private_import,
+        hook_that_stays,
         badge_of_another,
         maths_after_text,
         unfinished,
