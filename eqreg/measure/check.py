@@ -67,6 +67,8 @@ class Report:
             + (
                 "can be made exactly equivariant"
                 if self.ok
+                else "one operation breaks it"
+                if len(self.breaks) == 1
                 else f"{len(self.breaks)} operations break it"
             ),
             f"error as it is {self.error:.1e}, with tied weights {self.tied_error:.1e}; {known}",
@@ -128,7 +130,7 @@ def check(
     True
     """
     from ..layers.trace import tie
-    from ..layers.trace.defect import defect, disturb_, single
+    from ..layers.trace.defect import defect, disturb_, single, tied_defect
     from ..layers.trace.ties import copied
 
     given = {"turn": turn, "in_fields": in_fields, "out_fields": out_fields}
@@ -140,10 +142,9 @@ def check(
     measured: dict[int, float | None] = {}
     if sizes:
         disturb_(core, x)
-        ties.project_(core)
     for size in sizes:
         try:
-            measured[size] = defect(core, _resized(x, size), *rest)
+            measured[size] = tied_defect(core, ties.project_, _resized(x, size), *rest)
         except (RuntimeError, ValueError, AssertionError):
             measured[size] = None
     images = [t for t in tree_leaves(x) if isinstance(t, Tensor) and t.ndim >= 2]

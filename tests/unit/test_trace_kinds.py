@@ -266,3 +266,24 @@ def test_what_cannot_be_read_is_reported_and_does_not_raise(monkeypatch):
     report = check(nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 3)), example(), C4)
     assert not report and "no such kernel" in report.breaks[0].reason
     assert set(report.untied) == {"2.weight", "2.bias"}
+
+
+class _TwoScales(nn.Module):
+    """A branch behind a ReLU that a third of all tied weights shut for every pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.down = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 2, stride=2)
+        self.last = nn.Conv2d(16, 1, 3, padding=1)
+
+    def forward(self, x):
+        fine = F.relu(self.first(x))
+        coarse = F.interpolate(F.relu(self.down(fine)), size=x.shape[-2:], mode="bilinear")
+        return self.last(torch.cat([fine, coarse], 1))
+
+
+@pytest.mark.parametrize("seed", [5, 8])  # one set of weights found the sizes 15 and 17 exact
+def test_a_branch_that_is_shut_does_not_pass_for_exact(seed):
+    torch.manual_seed(seed)
+    sizes = check(_TwoScales(), torch.rand(1, 1, 16, 16), C4, sizes=(15, 16, 17, 18)).sizes
+    assert [s for s, error in sizes.items() if error <= 1e-8] == [16, 18]

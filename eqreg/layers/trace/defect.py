@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from .tape import learnt, tensors_of
 
 Kinds = Sequence[FieldType | None] | None
 _IMAGE = 4
+EXACT = 1e-8  # relative error, in float64, of what counts as equivariant
+_SIGNS = 3
 
 
 def as_call(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -127,6 +129,41 @@ def defect(
             if maps is not None:
                 off = (y.reshape(-1)[maps[g]] - y_g.reshape(-1)).norm() / y.norm().clamp_min(1e-300)
                 worst = max(worst, float(off)) if bool(off.isfinite()) else math.inf
+    return worst
+
+
+@torch.no_grad()
+def tied_defect(
+    model: nn.Module, project_: Callable[[nn.Module], Any], x: Any, *rest: Any
+) -> float:
+    """Largest :func:`defect` of a tied network over several weights; stops at the first that shows one.
+
+    With one set of weights a ReLU may be shut for all pixels, and what breaks behind it is not seen. So the weights
+    also change their signs, all together and each parameter for itself; signs for which the outputs are no numbers
+    (roots, logarithms) say nothing and are left out.
+
+    Args:
+        model: disturbed; it is changed.
+        project_: ties it in place.
+        x, rest: as for :func:`defect`.
+    """
+    worst = defect(project_(model), x, *rest)
+    generator = torch.Generator().manual_seed(0)
+    kept = {
+        name: t.clone() for name, t in learnt(model).items() if not name.endswith("running_var")
+    }
+    for draw in range(_SIGNS):
+        if worst > EXACT:
+            return worst
+        tensors = learnt(model)
+        for name, t in kept.items():
+            sign = -1 if draw == 0 else 2 * int(torch.randint(2, (), generator=generator)) - 1
+            tensors[name].copy_(sign * t)
+        found = defect(project_(model), x, *rest)
+        worst = max(worst, found) if math.isfinite(found) else worst
+    tensors = learnt(model)
+    for name, t in kept.items():
+        tensors[name].copy_(t)
     return worst
 
 

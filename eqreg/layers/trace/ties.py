@@ -17,7 +17,17 @@ from ...symmetry.groups import Group
 from ..reynolds import Index, reynolds
 from ..wrappers import unwrapped
 from .action import Action, Maps
-from .defect import Kinds, as_call, channel_maps, defect, disturb_, input_maps, output_maps, single
+from .defect import (
+    EXACT,
+    Kinds,
+    as_call,
+    channel_maps,
+    disturb_,
+    input_maps,
+    output_maps,
+    single,
+    tied_defect,
+)
 from .demand import image_map
 from .orbits import orbit_index
 from .results import features, pairs_of, untied, uses
@@ -27,7 +37,6 @@ from .tape import learnt, record
 from .values import Value
 
 _IMAGE = 4
-_EXACT = 1e-8
 _CROP, _LARGE = 16, 48  # larger images are traced as a crop, and checked whole
 M = TypeVar("M", bound=nn.Module)
 
@@ -79,7 +88,7 @@ class Ties:
     @property
     def exact(self) -> bool:
         """Whether the tied network was found equivariant, in float64, up to 1e-8."""
-        return self.error <= _EXACT
+        return self.error <= EXACT
 
     @torch.no_grad()
     def project_(self, model: nn.Module, share: float = 1.0) -> nn.Module:
@@ -131,10 +140,10 @@ def tie(
         except Exception:  # networks refuse small images in many ways
             ties = None
         if ties is not None and all(b.assumed for b in ties.breaks):
-            ties.error = defect(ties.project_(core), x, action, *kinds)
+            ties.error = tied_defect(core, ties.project_, x, action, *kinds)
     if ties is None or not ties.exact:
         ties = _read(core, x, action, turn, in_fields, out_fields, fields or {})
-        ties.error = defect(ties.project_(core), x, action, *kinds)
+        ties.error = tied_defect(core, ties.project_, x, action, *kinds)
     if ties.exact and all(b.assumed for b in ties.breaks):
         ties.breaks = ()  # what could not be shown holds all the same
     elif not ties.exact and not ties.breaks:
