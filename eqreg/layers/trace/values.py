@@ -159,8 +159,8 @@ class Numbers:
         flat = value.ids.reshape(-1)
         for g, moved in enumerate(value.moved):
             parts = [
-                v[g] if is_permutation(v[g]) else _sums(flat, moved, sizes, d)
-                for d, v in enumerate(votes)
+                v[g] if is_permutation(v[g]) else torch.arange(n)
+                for v, n in zip(votes, sizes, strict=True)
             ]
             if not bool((flat[outer(parts)] == moved.reshape(-1)).all()):
                 return None
@@ -169,7 +169,10 @@ class Numbers:
         return votes
 
     def votes(self, value: Value, sizes: Sequence[int]) -> list[Maps]:
-        """For each dimension, where most of a few lines along it say it reads; -1 where none knows."""
+        """For each dimension, where most of a few lines along it say it reads; -1 where none knows.
+
+        Where numbers repeat, lines are told apart by what they hold in any order.
+        """
         lookups = self.lookup(value)
         if value.source is None:
             lookups = tuple(map(self._once, [value.ids.reshape(-1)] * len(lookups), lookups))
@@ -178,14 +181,18 @@ class Numbers:
         for d, n in enumerate(sizes):
             stride //= max(n, 1)
             maps = []
-            for looked in lookups:
+            for looked, moved in zip(lookups, value.moved, strict=True):
                 lines = looked.view(sizes).movedim(d, 0).reshape(n, -1)
                 chosen = _sample(lines.shape[1])
                 lines = lines[:, chosen]
                 # Lines that do not know differ from each other, so that they outvote nobody.
                 unknown = -1 - torch.arange(lines.shape[1])
                 votes = torch.where(lines < 0, unknown, lines // stride % n).mode(1).values
-                maps.append(votes.clamp_min(-1))
+                votes = votes.clamp_min(-1)
+                if value.source is None and not is_permutation(votes):
+                    held = _held(value.ids, moved, sizes, d)
+                    votes = votes if held is None else held
+                maps.append(votes)
             found.append(tuple(maps))
         return found
 
@@ -201,12 +208,12 @@ class Numbers:
         return [v[0] for v in sorted(votes.values(), key=len, reverse=True)[:3]]
 
 
-def _sums(ids: Tensor, moved: Tensor, sizes: Sequence[int], d: int) -> Tensor:
-    """How one dimension moves by what its lines hold in any order, where numbers repeat; else it stays."""
+def _held(ids: Tensor, moved: Tensor, sizes: Sequence[int], d: int) -> Tensor | None:
+    """How one dimension moves by what its lines hold, in any order; None if other lines are there."""
     others = [i for i in range(len(sizes)) if i != d]
-    keys = [mix(v).reshape(*sizes).sum(others) if others else v for v in (ids, moved)]
-    found = match(*keys)
-    return torch.arange(sizes[d]) if found is None else found
+    return match(
+        *(mix(v).reshape(*sizes).sum(others) if others else v.reshape(-1) for v in (ids, moved))
+    )
 
 
 def _sample(n: int) -> Tensor:
