@@ -12,6 +12,7 @@ from torch import nn
 
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
+from .wrappers import need_parameters
 
 Selector = str | type | Callable[[str, nn.Module], bool]
 Fields = Mapping[str, FieldType | str]
@@ -19,6 +20,7 @@ Fields = Mapping[str, FieldType | str]
 ROOT = "(model)"
 GIVEN = "given by fields="
 _CANDIDATES = (nn.Conv2d, nn.ConvTranspose2d)
+_NOT_OF_IMAGES = (nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose3d)
 # An output this narrow that cannot be a regular field is read as an image: grey, or RGB.
 _IMAGE_CHANNELS = 3
 
@@ -86,6 +88,7 @@ def make_plan(
         raise TypeError(f"group must be a Group such as C4, got {group!r}")
     if group.order == 1:
         raise ValueError(f"{group} holds the identity alone: there is nothing to compare")
+    need_parameters(model, whole=False)
     layers = layers if layers is None else selectors(layers)  # an iterator is read once
     modules = {name or ROOT: module for name, module in model.named_modules()}
     wanted = chosen(modules, layers)
@@ -101,7 +104,9 @@ def make_plan(
             )
     plan = Plan(group, rows)
     if not plan.fields:
-        found = f"\n{plan}" if rows else f" {type(model).__name__} holds no convolution."
+        found = f"\n{plan}" if rows else f" {type(model).__name__} holds no convolution of images."
+        if not rows and any(isinstance(m, _NOT_OF_IMAGES) for m in modules.values()):
+            found += " Its convolutions of volumes or signals are tied by EquivarianceDecay(..., example=x)."
         raise ValueError(
             f"no layer to compare under {group}: channels must be a multiple of {group.order}, or give "
             f"layers= and fields=.{found}"
@@ -224,6 +229,8 @@ class _Guess:
             if own.group == group:
                 return own, "the layer's own field"
             return None, f"the layer's own field belongs to {own.group}"
+        if isinstance(self.modules[name], _NOT_OF_IMAGES):
+            return None, "its features are no images (B, C, H, W); a decay ties it with example="
         if channels is None:
             return None, "it does not say how many channels it puts out"
         follower = self.modules.get(self.follower.get(name, ""))

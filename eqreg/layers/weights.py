@@ -31,7 +31,7 @@ from .plan import (
     selectors,
 )
 from .reynolds import Index, projected, reynolds, source_index
-from .wrappers import unwrapped
+from .wrappers import need_parameters, unwrapped
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 # Layers whose parameters are one number for each channel.
@@ -140,6 +140,8 @@ def make_weight_plan(
         TypeError, ValueError: for arguments that do not fit the model, or a model without such layers.
     """
     model = unwrapped(model)
+    if isinstance(model, nn.Module):
+        need_parameters(model)
     layers = None if layers is None else selectors(layers)
     plan = make_plan(model, group, layers, fields)
     modules = {name or ROOT: module for name, module in model.named_modules()}
@@ -221,7 +223,9 @@ class _Tying:
         if isinstance(module, _VECTORS):
             return self._vectors(name, module, out_field, reason)
         if not isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
-            return free("it is no convolution, linear or normalisation layer")
+            return free(
+                "it is no convolution of images, linear or normalisation layer; give example= to trace it"
+            )
         if is_parametrized(module) or "weight" not in module._parameters:
             return free("its weight is computed from others (parametrized)")
         in_field = self.wanted.get(name) or self._in_field(name, module)

@@ -24,6 +24,27 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
+def need_parameters(model: nn.Module, whole: bool = True) -> None:
+    """Require that every parameter is there, and ``whole`` in this process.
+
+    Raises:
+        ValueError: for a lazy layer that never ran.
+        TypeError: for a DTensor, of which each process holds a part.
+    """
+    for name, parameter in model.named_parameters():
+        layer = name.rpartition(".")[0]
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            kind = type(model.get_submodule(layer)).__name__
+            raise ValueError(
+                f"layer {layer!r} ({kind}) has no parameters before its first run; call model(x) once, then this"
+            )
+        if whole and hasattr(parameter, "device_mesh"):  # asked so, since the import takes a second
+            raise TypeError(
+                f"parameter {name!r} is a DTensor, split over processes; expected whole tensors: call this before "
+                "fully_shard or parallelize_module, or use DistributedDataParallel"
+            )
+
+
 def is_compiled(model: Any) -> bool:
     """Whether ``torch.compile`` made ``model``."""
     # Asking by attribute spares the import of torch._dynamo, which takes seconds.

@@ -121,3 +121,86 @@ def test_a_constant_that_no_weights_make_turn_is_named():
 
     report = check(Ramp(), torch.rand(1, 3, 8, 8), C4)
     assert not report and report.breaks[0].op == "add" and "constant" in report.breaks[0].remedy
+
+
+class Kernels(nn.Module):
+    """Each pixel is filtered by a mixture of learnt kernels, its own, as in KBNet."""
+
+    def __init__(self, channels=8, each=4, kernels=6):
+        super().__init__()
+        self.each, self.head, self.mix = each, conv(3, channels), conv(3, kernels, 1)
+        self.kernels = nn.Parameter(torch.randn(1, kernels, channels * each * 9))
+        self.tail = conv(channels, 3)
+
+    def forward(self, x):
+        z, (h, w) = self.head(x), x.shape[-2:]
+        b, c, e = len(z), z.shape[1], self.each
+        k = (self.mix(x).flatten(2).transpose(1, 2) @ self.kernels).view(b, h * w, c // e, e, e * 9)
+        u = F.unfold(z, 3, padding=1).view(b, c // e, e * 9, h * w).permute(0, 3, 1, 2)
+        y = (k @ u[..., None]).view(b, h * w, c).transpose(1, 2).view(z.shape)
+        return self.tail(y + z)
+
+
+def test_kernels_of_each_pixel():
+    report = check(Kernels(), torch.rand(1, 3, 6, 6), C4)
+    assert report and report.parameters == 1, str(report)
+
+
+class Masked(nn.Module):
+    """Writes where a condition on the image holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.tail = conv(3, 8), conv(8, 3)
+
+    def forward(self, x):
+        z, bright = self.head(x), x.mean(1) > 0.5
+        hue = torch.zeros_like(x[:, 0])
+        hue[bright] = 2.0 + (x[:, 1] - x[:, 2])[bright]
+        return self.tail(z.masked_fill(bright[:, None], 0.0)) + hue[:, None]
+
+
+@pytest.mark.parametrize("group", [C4, D4], ids=str)
+def test_masks_of_the_image_turn_with_it(group):
+    report = check(Masked(), torch.rand(1, 3, 8, 8), group)
+    assert report and report.parameters == 1, str(report)
+
+
+class Sorted(nn.Module):
+    """Tokens in the order of what they are most like, which is not the order of a turned image."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.score, self.mix, self.tail = (
+            conv(3, 8), conv(8, 5, 1), nn.Conv1d(8, 8, 3, padding=1), conv(8, 3),
+        )  # fmt: skip
+
+    def forward(self, x):
+        z = self.head(x)
+        order = torch.sort(self.score(z).argmax(1).flatten(1), dim=1, stable=True).indices
+        t = self.mix(z.flatten(2).gather(2, order[:, None].expand(-1, 8, -1)))
+        return self.tail(t.view(z.shape))
+
+
+class Spectral(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.filter, self.tail = (
+            conv(3, 8), nn.Parameter(torch.rand(8, 8, 5)), conv(8, 3),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.tail(
+            torch.fft.irfft2(torch.fft.rfft2(self.head(x)) * self.filter, s=x.shape[2:])
+        )
+
+
+@pytest.mark.parametrize(
+    ("make", "op", "reason"),
+    [(Sorted, "sort", "what argmax of the model gives: places"), (Spectral, "_fft_r2c", "phases")],
+)
+def test_what_tracing_cannot_carry_is_named_where_it_begins(make, op, reason):
+    report = check(make(), torch.rand(1, 3, 8, 8), C4)
+    assert not report
+    assert report.breaks[0].op == op and reason in report.breaks[0].reason, str(report)
+    assert "tail.weight" in report.untied and "head.weight" not in report.untied

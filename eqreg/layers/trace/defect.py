@@ -55,24 +55,43 @@ def input_maps(action: Action, x: Any, turn: Sequence[bool] | None, kinds: Kinds
     """How the tensors of an input move: images turn, the rest stays, unless given.
 
     Raises:
-        ValueError: if an image is not square where it has to be.
+        ValueError: if an image is not square where it has to be, or if nothing turns.
     """
     found = []
-    for i, t in enumerate(t for t in tree_leaves(x) if isinstance(t, Tensor)):
-        if not (t.ndim == _IMAGE if turn is None else turn[i]):
+    tensors = [t for t in tree_leaves(x) if isinstance(t, Tensor)]
+    if not (any(t.ndim >= _IMAGE for t in tensors) if turn is None else any(turn)):
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors) or "no tensor"
+        raise ValueError(
+            f"nothing turns with the group: expected an image (B, C, H, W) among the inputs, got {shapes}; "
+            "say with turn= which inputs are images"
+        )
+    if turn is not None and len(turn) != len(tensors):
+        raise ValueError(
+            f"turn= needs one entry for each of {len(tensors)} tensors, got {len(turn)}"
+        )
+    for i, t in enumerate(tensors):
+        if not (t.ndim >= _IMAGE if turn is None else turn[i]):
             found.append(action.trivial(t.numel()))
             continue
-        plane = action.plane(*t.shape[-2:])
-        if plane is None:
+        maps = _image_maps(action, tuple(t.shape), kinds[i] if kinds is not None else None)
+        if maps is None:
             raise ValueError(
                 f"{action.group} turns square images, got {t.shape[-2]} x {t.shape[-1]}"
             )
-        channels = t.shape[-3] if t.ndim > 2 else 1
-        lead = torch.arange(t.numel() // (channels * len(plane[0])))
-        kind = kinds[i] if kinds is not None else None
-        moves = channel_maps(action, kind) if kind is not None else action.trivial(channels)
-        found.append(tuple(outer([lead, c, p]) for c, p in zip(moves, plane, strict=True)))
+        found.append(maps)
     return found
+
+
+def _image_maps(action: Action, shape: tuple[int, ...], kind: FieldType | None) -> Maps | None:
+    """Images (B, C, H, W), volumes (B, C, D, H, W), or less, whose last two dimensions turn."""
+    plane = action.plane(*shape[-2:])
+    if plane is None:
+        return None
+    lead, channels = ((1, 1) + shape[:-2])[-2:] if len(shape) <= _IMAGE else shape[:2]
+    depth = torch.arange(math.prod(shape[2:-2]))
+    moves = channel_maps(action, kind) if kind is not None else action.trivial(channels)
+    batch = torch.arange(lead)
+    return tuple(outer([batch, c, depth, p]) for c, p in zip(moves, plane, strict=True))
 
 
 def output_maps(
@@ -83,12 +102,8 @@ def output_maps(
     for i, shape in enumerate(shapes):
         kind = kinds[i] if kinds is not None and i < len(kinds) else None
         maps: Maps | None = None
-        if len(shape) == _IMAGE:
-            plane = action.plane(*shape[2:])
-            moves = channel_maps(action, kind) if kind is not None else action.trivial(shape[1])
-            if plane is not None:
-                batch = torch.arange(shape[0])
-                maps = tuple(outer([batch, c, p]) for c, p in zip(moves, plane, strict=True))
+        if len(shape) >= _IMAGE:
+            maps = _image_maps(action, shape, kind)
         elif len(shape) < _IMAGE - 1:
             maps = action.trivial(torch.Size(shape).numel())
         found.append(maps)

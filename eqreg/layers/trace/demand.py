@@ -211,6 +211,8 @@ def complete(state: State, channels: Tensor, g: int) -> Tensor | None:
 
 
 def _through_movement(state: State, node: Node, t: int, maps: Maps, trial: Trial) -> bool:
+    if any(i in state.tape.masks for i in node.ins):
+        return True  # what a mask of the data lets through has no place of its own
     offsets: dict[int, int] = {}
     total = 0
     for i in dict.fromkeys(node.ins):

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .state import Conflict, Constant, State
 from .tape import Node, Ref
+from .values import Value
 
 # Operations that move entries, with the arguments that hold data (the rest are sizes and indices).
 _FIRST = """view _unsafe_view reshape _reshape_alias permute transpose t expand slice select roll clone _to_copy
@@ -37,9 +38,16 @@ def is_pointwise(node: Node) -> bool:
 
 
 def moved(
-    state: State, node: Node, entries: Callable[[int], Tensor | None], fill: int
+    state: State,
+    node: Node,
+    entries: Callable[[int], Tensor | None],
+    fill: int,
+    turn: int | None = None,
 ) -> list[Tensor]:
-    """Run a movement on integers; ``entries`` gives them for tensors of data, None for a real argument."""
+    """Run a movement on integers; ``entries`` gives them for tensors of data, None for a real argument.
+
+    Masks that depend on the data are those of the recorded run, turned by the generator ``turn``.
+    """
     places = set()
     for i in MOVES[node.name]:
         if i < len(node.args):
@@ -51,7 +59,11 @@ def moved(
                 return a
             if a.index in places and (e := entries(a.index)) is not None:
                 return e.to(dtype)
-            known = state.known[a.index]
+            known = state.known.get(a.index)
+            if isinstance(known, Value) and (mask := state.tape.masks.get(a.index)) is not None:
+                at = None if turn is None else state.numbers.lookup(known)[turn]
+                if at is None or int(at.min()) >= 0:
+                    return mask if at is None else mask.reshape(-1)[at].view(mask.shape)
             if not isinstance(known, Constant):
                 raise Conflict(node, "an index depends on the data", iter(()))
             return known.value

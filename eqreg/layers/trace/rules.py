@@ -39,6 +39,8 @@ def forward(state: State, node: Node) -> None:
     known = [state.known[t] for t in node.ins]
     opaque = next((k for k in known if isinstance(k, Opaque)), None)
     if opaque is not None:
+        if not opaque.told and (node.name not in MOVES or len(node.ins) > 1):
+            raise Conflict(node, opaque.reason, iter(()))
         return state.put(node, [opaque] * len(node.outs))
     data = any(isinstance(k, Value) for k in known)
     if node.name.startswith(_MAKERS) or not any(isinstance(k, Value | Param) for k in known):
@@ -108,7 +110,7 @@ def _move(state: State, node: Node, data: bool) -> list[Known]:
         return [*values.values()]
     runs = [moved(state, node, lambda t: values[t].ids, fill)]
     for g in range(len(state.action.generators)):
-        runs.append(moved(state, node, lambda t, g=g: values[t].moved[g], fill))  # type: ignore[misc]
+        runs.append(moved(state, node, lambda t, g=g: values[t].moved[g], fill, g))  # type: ignore[misc]
     return [Value(ids, tuple(rest)) for ids, *rest in zip(*runs, strict=True)]
 
 
@@ -230,11 +232,19 @@ def _numeric(state: State, node: Node) -> None:
                 return state.numbers.draw(v.ids if run == 0 else v.moved[run - 1], salt)
 
             results.append(node.call(value))
+            if any(isinstance(r, Tensor) and r.is_complex() for r in results[-1]):
+                raise Conflict(
+                    node,
+                    "a spectrum turns with phases, and tracing knows no complex numbers",
+                    iter(()),
+                )
         keys.append([_classes([r[i] for r in results]) for i in range(len(node.outs))])
     out: list[Known] = []
     for first, second in zip(*keys, strict=True):
         if first is None or second is None:
-            out.append(Opaque(f"{node.name} gives no floating point numbers"))
+            made = f"it reads what {node.name} of {node.path or 'the model'} gives"
+            # Whole numbers may well be there for nothing, as the places of a maximum are.
+            out.append(Opaque(f"{made}: places in an order of their own", told=False))
             continue
         settled = state.numbers.settle((mix(first) + second).unbind(0), None)
         if not state.numbers.closed(settled):

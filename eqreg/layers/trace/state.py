@@ -47,9 +47,10 @@ class Constant:
 
 @dataclass(frozen=True)
 class Opaque:
-    """A tensor whose action is not known."""
+    """A tensor whose action is not known; ``told`` if a break says so already."""
 
     reason: str
+    told: bool = True
 
 
 Known = Value | Param | Constant | Opaque

@@ -19,6 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+_MASKED = ("index", "index_put", "_index_put_impl", "masked_fill")
+
 
 @dataclass(frozen=True)
 class Ref:
@@ -60,6 +62,9 @@ class Tape:
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     features: list[tuple[str, int]] = field(default_factory=list)  # module path, what it put out
+    masks: dict[int, Tensor] = field(
+        default_factory=dict
+    )  # values of masks that depend on the input
 
 
 def overwrite(old: Tensor, new: Tensor, at: Tensor) -> Tensor:
@@ -112,6 +117,9 @@ class _Recorder(TorchDispatchMode):
         results = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         if live:
             self.node(_functional(func), args_, kwargs_, tree_leaves(out))
+            if func._schema.name.split("::")[1].rstrip("_") in _MASKED:
+                numbers = ((self.number.get(id(t)), t) for t in given if t.dtype == torch.bool)
+                self.tape.masks.update((n, t.clone()) for n, t in numbers if n in self.live)
             for t in written:
                 self.spread(t)
         else:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...symmetry.fields import FieldType
 from ...symmetry.groups import Group
 from ..reynolds import Index, reynolds
-from ..wrappers import unwrapped
+from ..wrappers import need_parameters, unwrapped
 from .action import Action, Maps
 from .defect import (
     EXACT,
@@ -120,7 +120,7 @@ def tie(
             Of a batch the first element is used; the size should be one that the network sees in use. From 48 pixels
             a crop is tried first, and kept if the ties prove exact at the whole size.
         group: C2, C4, D2 or D4.
-        turn: for each tensor among the inputs, whether it turns; by default those with four dimensions do.
+        turn: for each tensor among the inputs, whether it turns; by default those with four or more dimensions do.
         in_fields: for each tensor among the inputs, its type; images are trivial by default.
         out_fields: for each tensor among the outputs, its type; by default trivial.
         fields: types of what modules put out, by path.
@@ -129,6 +129,7 @@ def tie(
         ValueError: for groups that do not move pixels to pixels, or inputs that cannot be turned.
     """
     action = Action(group)
+    need_parameters(unwrapped(model))
     core = copied(unwrapped(model)).cpu().double().eval()
     x = single(x)
     kinds = (turn, in_fields, [fields[""]] if fields and "" in fields else out_fields)
