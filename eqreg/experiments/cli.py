@@ -142,6 +142,8 @@ def _compare(options: argparse.Namespace) -> int:
         print(comparison.table(found, metric))
         if metric == get_task(options.task).score:
             print(comparison.verdicts(found))
+            if found["tuning"]:
+                print(comparison.choices(found))
     stamp = content["stamp"]
     print(f"{stamp['device']}, {stamp['date']}, {stamp['version']}, {stamp['hours']} h")
     if options.keep is not None:

@@ -9,9 +9,13 @@ from ..measure.contrasts import Contrast, contrasts
 from ..measure.intervals import half_width
 from ..tasks import get_task
 from .records import read_result, read_tuning
+from .stamp import united
 
 # What the claim of EQ-Reg is judged by; fixed before the runs.
 CONTRASTS = (("eqreg", "pairs"), ("eqreg", "augmentation"), ("eqreg", "strict-equal"))
+
+# Of a tuning of an earlier version, which did not write where it ran.
+NOT_STAMPED = "not stamped"
 
 
 def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
@@ -57,15 +61,14 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
     if not rows:
         raise FileNotFoundError(f"collect: expected finished runs in {base}, found none")
     tuning = {
-        method: read_tuning(path)
+        method: {"stamp": NOT_STAMPED, **read_tuning(path)}
         for method in rows
         if (path := base / method / "tuning.json").is_file()
     }
     hours = sum(s["hours"] for s in stamps) + sum(t["hours"] for t in tuning.values())
     return {
         "stamp": {
-            "device": _one("device", stamps), "version": _one("version", stamps),
-            "date": max(s["date"] for s in stamps), "hours": round(hours, 2),
+            **united(stamps), "hours": round(hours, 2),
             "seeds": sorted({seed for row in rows.values() for seed in row["seeds"]}),
         },
         "settings": {
@@ -102,6 +105,21 @@ def table(content: dict[str, Any], metric: str, to: str = "plain") -> str:
         lines.append(
             f"{method:22}{sum(values) / len(values):14.3f}{shown:>20}{len(values):7d}"
             f"{min(row['seconds_per_step']):8.4f}"
+        )
+    return "\n".join(lines)
+
+
+def choices(content: dict[str, Any]) -> str:
+    """The tunings as text: what was chosen, whether at an edge of its grid, dead runs, where it ran."""
+    lines = [f"{'tuned':22}{'rate':>10}{'strength':>10}{'score':>10}  edge          dead  where"]
+    for method, found in content["tuning"].items():
+        edge = ", ".join(k for k, at in found.get("edge", {}).items() if at) or "no"
+        stamp = found.get("stamp", NOT_STAMPED)
+        where = stamp if isinstance(stamp, str) else ", ".join(stamp.values())
+        score = f"{found['score']:.3f}" if "score" in found else "-"
+        lines.append(
+            f"{method:22}{found['lr']:10.3g}{found['strength']:10.3g}{score:>10}  {edge:14}"
+            f"{found.get('dead', '-')!s:>4}  {where}"
         )
     return "\n".join(lines)
 
@@ -143,8 +161,3 @@ def verdicts(content: dict[str, Any]) -> str:
             f"  p {c.p:.3f}  {c.verdict}"
         )
     return "\n".join(lines)
-
-
-def _one(key: str, stamps: list[dict[str, Any]]) -> str:
-    found = sorted({s[key] for s in stamps})
-    return found[0] if len(found) == 1 else " / ".join(found)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,6 +39,17 @@ def code_version() -> str:
 def today() -> str:
     """The date in UTC, as YYYY-MM-DD."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def united(stamps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Device and version of several stamps, all named if there are several, and the last date."""
+
+    def parts(key: str) -> str:
+        return " / ".join(sorted({part for s in stamps for part in str(s[key]).split(" / ")}))
+
+    return {
+        "device": parts("device"), "date": max(s["date"] for s in stamps), "version": parts("version")
+    }  # fmt: skip
 
 
 def _commit() -> str:

@@ -14,6 +14,7 @@ from ..training.methods import GROUPS, Row
 from .locks import locked
 from .records import read_tuning
 from .runs import Run, train
+from .stamp import united
 
 _WIDENINGS = 4  # steps outwards, for a grid whose best value lies at an edge
 _SHARE = 1e-3  # of the loss; the smallest lambda that is tried weighs less
@@ -38,7 +39,8 @@ def tune(task: str, preset: str, method: str, out: str | Path, **how: Any) -> di
     Returns:
         The ledger, also stored as ``tuning.json`` in the method's folder: the choice (``lr``,
         ``strength``), its ``score``, all that was ``tried`` with its score, share of the penalty in the
-        loss and number of dead runs, whether the choice is at an ``edge``, and ``hours``.
+        loss and number of dead runs, whether the choice is at an ``edge``, ``hours``, and a ``stamp`` with
+        the device, date and version of the trials.
 
     Raises:
         ValueError: unknown names.
@@ -58,7 +60,7 @@ def _tuned(
     row = Row.parse(method, chosen.right, chosen.full, chosen.methods)
     strengths = known.strengths_of(row.method)
     tried: dict[tuple[float, float], dict[str, float]] = {}
-    hours = 0.0
+    hours, stamps = 0.0, []
 
     def trial(lr: float, strength: float) -> dict[str, float]:
         nonlocal hours
@@ -74,6 +76,7 @@ def _tuned(
                     dead += 1
                     continue
                 hours += result["stamp"]["hours"]
+                stamps.append(result["stamp"])
                 score = result["metrics"][chosen.score]
                 dead += result["mute"] or not math.isfinite(score)
                 scores.append(score)
@@ -112,6 +115,7 @@ def _tuned(
         ],
         "dead": sum(int(found["dead"]) for found in tried.values()),
         "hours": hours,
+        "stamp": united(stamps),
     }
     write_whole(_path(out, task, preset, method), (json.dumps(result, indent=1) + "\n").encode())
     return result

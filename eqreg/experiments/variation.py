@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import comparison
+from .stamp import united
 
 
 def presets(preset: str, vary: str | None) -> dict[str, str]:
@@ -58,11 +59,7 @@ def collect(out: str | Path, task: str, preset: str, vary: str) -> dict[str, Any
 
 
 def _stamp(stamps: list[Mapping[str, Any]]) -> dict[str, Any]:
-    def parts(key: str) -> str:  # a table of several devices or versions names them all
-        return " / ".join(sorted({part for s in stamps for part in s[key].split(" / ")}))
-
     return {
-        "device": parts("device"), "version": parts("version"),
-        "date": max(s["date"] for s in stamps), "hours": round(sum(s["hours"] for s in stamps), 2),
+        **united(stamps), "hours": round(sum(s["hours"] for s in stamps), 2),
         "seeds": sorted({seed for s in stamps for seed in s["seeds"]}),
     }  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from eqreg.experiments import campaign, ledger, tuning
+from eqreg.experiments import campaign, comparison, ledger, tuning
 from eqreg.experiments.cli import main
 from eqreg.experiments.runs import Run, train
 from eqreg.experiments.silent import is_mute
@@ -38,6 +38,9 @@ def test_a_grid_goes_on_until_the_best_is_inside(top, expected):
     assert found == (expected if top != 1.0 else (1.0, False))
 
 
+STAMP = {"hours": 0.0, "device": "a card", "date": "2026-01-01", "version": "eqreg 1"}
+
+
 def fake(score, mute=lambda lr, strength: False, share=lambda strength: 0.0, seen=None):
     """A `train` that returns a score at once."""
 
@@ -48,7 +51,7 @@ def fake(score, mute=lambda lr, strength: False, share=lambda strength: 0.0, see
         if value is None:
             raise FloatingPointError("diverged")
         return {
-            "metrics": {"psnr": value}, "stamp": {"hours": 0.0}, "share": share(run.strength),
+            "metrics": {"psnr": value}, "stamp": STAMP, "share": share(run.strength),
             "mute": mute(run.lr, run.strength),
         }  # fmt: skip
 
@@ -63,6 +66,33 @@ def test_rates_double_and_the_ledger_tells_of_the_edge(tiny, tmp_path, monkeypat
     monkeypatch.setattr(tuning, "train", fake(lambda lr, s: lr))
     found = tune("rain", "tiny", "plain", tmp_path / "b")
     assert found["edge"]["lr"] and found["lr"] == pytest.approx(2e-3 * 2**4)
+
+
+def test_a_ledger_says_where_it_ran_and_an_older_one_that_it_does_not(tiny, tmp_path, monkeypatch):
+    later = iter(["2026-01-01", "2026-01-03", "2026-01-02", *["2026-01-01"] * 30])
+    scored = fake(lambda lr, s: lr)
+
+    def dated(run, out, **how):
+        return {**(r := scored(run, out)), "stamp": {**r["stamp"], "date": next(later)}}
+
+    monkeypatch.setattr(tuning, "train", dated)
+    found = tune("rain", "tiny", "plain", tmp_path)
+    assert found["stamp"] == {"device": "a card", "date": "2026-01-03", "version": "eqreg 1"}
+    monkeypatch.undo()
+    monkeypatch.setattr(Rain, "presets", {**Rain.presets, "tiny": TINY})
+    train(Run("rain", "tiny", "plain", 0, 1e-3), tmp_path)
+    train(Run("rain", "tiny", "pairs", 0, 1e-3), tmp_path)
+    older = {"lr": 1e-3, "strength": 0.0, "tried": [], "hours": 0.0}
+    path = tmp_path / "rain/tiny/pairs/tuning.json"
+    path.write_text(json.dumps(older))
+    content = comparison.collect(tmp_path, "rain", "tiny")
+    assert content["tuning"]["plain"]["stamp"]["device"] == "a card"
+    assert content["tuning"]["pairs"]["stamp"] == "not stamped"
+    told = comparison.choices(content).splitlines()
+    assert told[1].endswith("a card, 2026-01-03, eqreg 1") and told[2].endswith("not stamped")
+    assert " lr " in told[1] and " no " in told[2]
+    ledger.publish(tmp_path, tmp_path / "kept", "rain", "tiny")
+    assert json.loads((tmp_path / "kept/rain/tiny/pairs/tuning.json").read_text()) == older
 
 
 def test_what_is_dead_is_never_chosen(tiny, tmp_path, monkeypatch):
