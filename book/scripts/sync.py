@@ -6,7 +6,8 @@
 
 Sources: `repository` in _config.yml (address, branch) and `version` in pyproject.toml. Derived:
 Colab badges and the pip line of the notebooks' setup cells, our addresses in the files and pages
-below, the version in CITATION.cff. Notebooks are also normalised (no outputs, no execution counts,
+below, the version in CITATION.cff. Numbers in prose that are marked come from artifacts/ (stated.py
+says how). Notebooks are also normalised (no outputs, no execution counts,
 no metadata that editors leave behind), so that a diff shows what an author changed.
 """
 
@@ -17,6 +18,8 @@ import json
 import re
 import sys
 from pathlib import Path
+
+import stated
 
 ROOT = Path(__file__).resolve().parents[2]
 BADGE = "../book/images/colab.svg"  # ours: showing Google's would send every reader there
@@ -70,7 +73,7 @@ def rewrite_links(text: str, old: str, url: str, branch: str) -> str:
     return re.sub(re.escape(old) + r"(?![\w-])", url, text)
 
 
-def normalise(text: str, name: str, url: str, branch: str, old: str) -> str:
+def normalise(text: str, name: str, url: str, branch: str, old: str, root: Path = ROOT) -> str:
     """A notebook as we store it; `name` is its file name, which its own badge must carry."""
     notebook = json.loads(text)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -88,6 +91,11 @@ def normalise(text: str, name: str, url: str, branch: str, old: str) -> str:
         lines = re.sub(
             rf"({re.escape(BADGE)}\)\]\(\S+/blob/[^/\s]+/)[^)\s]+", rf"\g<1>notebooks/{name}", lines
         )
+        if cell["cell_type"] == "markdown" and "<!--" in lines:
+            try:
+                lines = stated.rewrite(lines, root)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         cell["source"] = lines.rstrip().splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
@@ -105,7 +113,7 @@ def derive(root: Path) -> dict[Path, str]:
         for path in sorted(root.glob(pattern)):
             wanted[path] = rewrite_links(path.read_text(encoding="utf8"), old, url, branch)
     for path in sorted(root.glob("notebooks/*.ipynb")):
-        wanted[path] = normalise(path.read_text(encoding="utf8"), path.name, url, branch, old)
+        wanted[path] = normalise(path.read_text(encoding="utf8"), path.name, url, branch, old, root)
     citation = root / "CITATION.cff"
     if citation in wanted:
         line = f"version: {source(project, 'version')}"

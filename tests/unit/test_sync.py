@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NEW = "https://github.com/ada/eqreg-book"
 
+sys.path.insert(0, str(ROOT / "book/scripts"))  # as for a script that is run
 spec = importlib.util.spec_from_file_location("sync", ROOT / "book/scripts/sync.py")
 sync = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sync)
@@ -170,6 +172,9 @@ def test_runs_on_a_copy_of_the_project(tmp_path):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)
+    (tmp_path / "artifacts").mkdir()
+    for path in ROOT.glob("artifacts/*.json"):
+        shutil.copy(path, tmp_path / "artifacts")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     url = sync.source((tmp_path / "_config.yml").read_text(), "url")
     sync.sync(tmp_path)
