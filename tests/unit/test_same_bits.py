@@ -3,7 +3,7 @@
 A change that is meant to change what some methods compute stores them anew, and no others:
 ``python tests/unit/test_same_bits.py augmentation pairs``; say in the commit why.
 
-On the processor and torch that wrote the file the weights must agree to the last bit. Elsewhere
+On the machine and torch that wrote the file the weights must agree to the last bit. Elsewhere
 arithmetic differs in its last digits, and their sums must agree to five.
 """
 
@@ -29,8 +29,19 @@ from eqreg.soft import decreasing, warm_up
 from eqreg.training import METHODS, Row, fit, prepare
 
 STORED = json.loads((Path(__file__).parent / "same_bits.json").read_text(encoding="utf-8"))
-SAME_MACHINE = (torch.__version__, processor()) == tuple(
-    STORED["about"][k] for k in ("torch", "processor")
+
+
+def machine():
+    """Processor with family and model, where the system tells: names such as "AMD EPYC" hide generations."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().split("\n\n")[0].splitlines() if info.is_file() else []
+    told = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    numbers = [f"{k} {told[k]}" for k in ("cpu family", "model", "stepping") if k in told]
+    return ", ".join([processor(), *numbers, torch.backends.cpu.get_cpu_capability()])
+
+
+SAME_MACHINE = (torch.__version__, machine()) == tuple(
+    STORED["about"].get(k) for k in ("torch", "machine")
 )
 
 
@@ -114,6 +125,7 @@ def test_the_weights_are_those_of_before(name, one_thread):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    STORED["about"] |= {"torch": torch.__version__, "machine": machine()}
     STORED["runs"] |= {name: run(name) for name in sys.argv[1:]}
     text = json.dumps(STORED, indent=1) + "\n"
     (Path(__file__).parent / "same_bits.json").write_text(text, encoding="utf-8")
