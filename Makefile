@@ -137,7 +137,13 @@ artifacts: setup ## the long runs whose results artifacts/ holds (hours on one c
 	study classification --preset laws,law=upright,train=1000; \
 	study classification --preset laws,law=turned; \
 	study classification --preset laws --vary train=50,100,400; \
-	study textures --preset laws
+	study textures --preset laws; \
+	study rain --preset claim --vary patches=4,16,64,256; \
+	study inpainting --preset claim --vary patches=4,16,64,256; \
+	study rain --preset dose --vary spread=45,50,60,75,90; \
+	for task in rain classification; do $(BIN)/python -m eqreg run $$task --preset evidence --runs artifacts/runs; done; \
+	study rain --preset opponents; \
+	study classification --preset opponents
 	@set -e; for name in suggested scale kills $(if $(EQREG_DATA),ct_simulator rain_statistics); do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
 
 gpu: setup ## what GPU.md lists as pending; MINUTES=9 stops in time, JOBS=6 share the card, call again to go on

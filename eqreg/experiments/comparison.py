@@ -19,7 +19,7 @@ NOT_STAMPED = "not stamped"
 
 
 def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
-    """All finished runs of a preset, in the form that ``artifacts/`` keeps.
+    """All finished runs of a preset, in the form that ``artifacts/`` keeps, after those of the one it stands beside.
 
     Returns:
         ``"stamp"``, ``"settings"``, ``"rows"`` (method -> metric -> one mean per seed, and the
@@ -29,11 +29,12 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
         FileNotFoundError: no run is finished.
         ValueError, FloatingPointError: a file holds something else than a finite result.
     """
-    base, known = Path(out) / task / preset, get_task(task).preset(preset)
+    known = get_task(task).preset(preset)
+    sources = _sources(Path(out), task, preset)
     rows: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     stamps = []
-    for method in known.methods:
+    for method, base in sources.items():
         results = [
             read_result(path)
             for seed in known.seeds
@@ -59,11 +60,12 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
         curves[method] = first["curves"]
         stamps += [r["stamp"] for r in results]
     if not rows:
-        raise FileNotFoundError(f"collect: expected finished runs in {base}, found none")
+        where = Path(out) / task / preset
+        raise FileNotFoundError(f"collect: expected finished runs in {where}, found none")
     tuning = {
         method: {"stamp": NOT_STAMPED, **read_tuning(path)}
         for method in rows
-        if (path := base / method / "tuning.json").is_file()
+        if (path := sources[method] / method / "tuning.json").is_file()
     }
     hours = sum(s["hours"] for s in stamps) + sum(t["hours"] for t in tuning.values())
     return {
@@ -78,6 +80,21 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
         },
         "rows": rows, "curves": curves, "tuning": tuning,
     }  # fmt: skip
+
+
+def _sources(out: Path, task: str, preset: str) -> dict[str, Path]:
+    """Folder of the preset that each method belongs to, in the order of the table."""
+    known = get_task(task).preset(preset)
+    found = {}
+    if known.beside:
+        other = get_task(task).preset(known.beside)
+        alike = ("steps", "images", "sizes", "seeds")
+        if wrong := [name for name in alike if getattr(known, name) != getattr(other, name)]:
+            raise ValueError(
+                f"preset {preset!r} of {task} stands beside {known.beside!r}, whose {wrong[0]} must be the same"
+            )
+        found = dict.fromkeys(other.methods, out / task / known.beside)
+    return found | dict.fromkeys(known.methods, out / task / preset)
 
 
 def paired(rows: dict[str, Any], method: str, metric: str, to: str = "plain") -> list[float]:

@@ -1,5 +1,8 @@
 """Symmetry that a network is only encouraged to have: EQ-Reg, decay and projection, how strong, and when."""
 
+from .gates import AdaptiveConstraint, soft_projection_
+from .norms import ProjectionNorms
+from .pathways import PathwayDecay
 from .projection import (
     EquivarianceDecay,
     ProjectionPenalty,
@@ -14,9 +17,12 @@ from .soften import Softened, soften
 from .strength import AgreementStrength, SuggestedStrength, suggest_strength
 
 __all__ = [
+    "AdaptiveConstraint",
     "AgreementStrength",
     "EquivarianceDecay",
     "EquivarianceRegularizer",
+    "PathwayDecay",
+    "ProjectionNorms",
     "ProjectionPenalty",
     "RegularizedOutput",
     "Softened",
@@ -27,6 +33,7 @@ __all__ = [
     "equivariance_distance",
     "equivariant_init_",
     "project",
+    "soft_projection_",
     "soften",
     "suggest_strength",
     "warm_up",

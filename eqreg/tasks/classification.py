@@ -20,6 +20,7 @@ from ..strict import equivariant
 from ..symmetry.actions import rotate
 from ..symmetry.groups import C4
 from ..training.methods import METHODS, Method
+from ._studies import opponents
 from .task import Preset, Root, Task
 
 _ROWS = (
@@ -29,6 +30,11 @@ _ROWS = (
 _EVIDENCE = (
     "plain", "augmentation", "strict-equal", "pairs", "eqreg", "eqreg-at-pairs-rate", "decay",
     "augmentation-decay",
+)  # fmt: skip
+# Of other papers; digits may be turned and not mirrored: the last is the wrong group, as a control.
+_RIVALS = (
+    "projection-penalty", "projection-norms", "projection-norms-both", "train-then-project", "pathways",
+    "soft-projection", "adaptive-constraint", "automatic", "eqreg-D4",
 )  # fmt: skip
 _STUDY = (
     "plain", "augmentation", "strict", "strict-equal", "strict-C8", "strict-D4", "strict-escnn",
@@ -122,6 +128,7 @@ class Classification(Task):
             expects="a day of one GPU; our own protocol, since the paper has none; not yet run",
         ),
     }  # fmt: skip
+    presets |= {"opponents": opponents(presets["evidence"], _RIVALS)}
 
     def model(self, preset: Preset) -> nn.Module:
         """A classifier of the preset's width and depth."""

@@ -18,6 +18,7 @@ from ..physics.rain import RainModel, add_rain
 from ..symmetry.actions import rotate
 from ..symmetry.groups import C2, C4
 from ._layers import in_layers
+from ._studies import claim, dose, opponents
 from .task import Preset, Root, Task
 
 _ROWS = (
@@ -33,6 +34,11 @@ _ALL = (
 _EVIDENCE = (
     "plain", "augmentation", "strict-equal", "pairs", "eqreg", "eqreg-at-pairs-rate", "decay",
     "augmentation-decay",
+)  # fmt: skip
+# Of other papers, with the right group where they act on weights; the last is the wrong one, as a control.
+_RIVALS = (
+    "projection-penalty-C2", "projection-norms-C2", "projection-norms-both-C2", "train-then-project-C2",
+    "pathways-C2", "soft-projection-C2", "adaptive-constraint-C2", "automatic", "eqreg-C4",
 )  # fmt: skip
 _EVALUATION_SEED = 10_000
 
@@ -98,6 +104,14 @@ class Rain(Task):
             rates=(4e-3, 8e-3, 1.6e-2), tuning_steps=160, study=True,
             sizes={"patches": 4, "patch": 32, "crop": 16, "size": 128, "spread": 20.0, "width": 12, "depth": 4},
             expects="for chapter 11, varied by spread=20,60,90 and by strength: minutes each on one CPU core",
+        ),
+    }  # fmt: skip
+    presets |= {
+        "opponents": opponents(presets["evidence"], _RIVALS),
+        "claim": claim(presets["evidence"], "an hour each on one CPU core, counted, not yet run"),
+        "dose": dose(
+            presets["evidence"], "C4", "varied by spread=45,50,60,75,90, of which a quarter turn leaves 0, 1/5, 1/2, "
+            "4/5 and all of the rain's directions: an hour each on one CPU core, counted, not yet run",
         ),
     }  # fmt: skip
 

@@ -39,6 +39,7 @@ class Preset:
         sizes: the task's own numbers (crop, width, ...).
         expects: hours and device that the whole comparison takes, and how that is known.
         strengths: in place of those of the methods that have some, for tuning; a single one is taken as it is.
+        beside: name of the preset whose rows belong into the same table, trained alike: they are read, not run.
         study: it answers one question of a chapter; ``artifacts/`` keeps its table and not its networks.
     """
 
@@ -54,6 +55,7 @@ class Preset:
     sizes: Mapping[str, Any] = field(default_factory=dict)
     strengths: tuple[float, ...] = ()
     study: bool = False
+    beside: str = ""
 
     def __post_init__(self) -> None:
         if shared := set(self.seeds) & set(self.tuning_seeds):
@@ -88,10 +90,10 @@ class Preset:
                 f"{axis}={value}: expected a value like {axes[axis]!r} ({kind.__name__})"
             ) from error
         if axis == "rate":
-            return replace(self, rates=(read,), study=True)
+            return replace(self, rates=(read,), study=True, beside="")
         if axis == "strength":
-            return replace(self, strengths=(read,), study=True)
-        return replace(self, sizes={**self.sizes, axis: read}, study=True)
+            return replace(self, strengths=(read,), study=True, beside="")
+        return replace(self, sizes={**self.sizes, axis: read}, study=True, beside="")
 
 
 class Task(ABC):

@@ -125,6 +125,8 @@ def fit(
                 group["lr"] = rate
             optimizer.step()
             symmetry.shrink(rate * factor)
+            if step + 1 == steps:
+                symmetry.finish()
             history.images = images_before + step_loss.images * world(fabric)
             over = step + 1 == steps or asked_to_stop(keeping.stop, fabric, step)
             kept = over or sitting.due(step + 1)
@@ -163,6 +165,8 @@ def _told(
         "label_pairs": symmetry.label_pairs, "regularizer": _part(symmetry.regularizer),
         "decay": _part(symmetry.decay), "automatic": symmetry.automatic is not None,
         "strengths": sorted(set(symmetry.decay.strengths.values())) if symmetry.decay else [],
+        # Only where it is so: checkpoints of earlier versions do not know it.
+        **({"ends_strict": True} if symmetry.ends_strict else {}),
     }  # fmt: skip
 
 

@@ -6,7 +6,9 @@ Names: ``plain``, ``augmentation``, ``strict`` (equal width), ``strict-equal`` (
 ``pairs`` (EQ-Reg without its penalty), ``eqreg``, ``eqreg-scale-free``, ``penalty`` (its turned copies
 carry no labels), ``projection-penalty``, ``decay``, ``augmentation-decay``, ``start-decay`` (decay from
 weights that are equivariant to begin with) and ``automatic`` (decay that finds its strength while it
-trains). A group's name appended, as in ``eqreg-C4``, replaces the group that the task would choose.
+trains). Rivals from other papers: ``projection-norms``, ``projection-norms-both``, ``train-then-project``,
+``pathways``, ``soft-projection`` and ``adaptive-constraint``. A group's name appended, as in
+``eqreg-C4``, replaces the group that the task would choose.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ from torch import nn
 
 from ..layers.plan import Fields, Selector
 from ..soft import (
+    AdaptiveConstraint,
     AgreementStrength,
     EquivarianceDecay,
     EquivarianceRegularizer,
+    PathwayDecay,
+    ProjectionNorms,
     ProjectionPenalty,
     equivariant_init_,
+    soft_projection_,
 )
 from ..strict import equivariant
 from ..symmetry.groups import C2, C4, C8, D4, Group
@@ -35,6 +41,10 @@ PENALTIES = (1e-4, 1e-3, 1e-2)
 # Of the released code for deraining and metal artefacts (RCDNet, DICDNet, OSCNet), by its norm.
 RELEASED = 1e-8
 DECAYS = (10.0, 40.0, 160.0, 640.0)
+# Odds of a soft projection: b = 1/2, 3/4 and 9/10.
+ODDS = (1.0, 3.0, 9.0)
+_SYMMETRIC = 0.1  # share of the penalty that falls on symmetric weights, where both are penalised
+Weights = Literal["norms", "both norms", "project", "pathways", "soft", "constraint"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,9 @@ class Method:
         labels: whether the turned copies carry labels.
         norm: of the penalty on the features.
         projection: penalise the distance of the weights from the symmetric ones.
+        weights: what else acts on them: penalised norms of the asymmetric part, or of both parts; a
+            projection after the last step; a strict and a free path; a soft projection, with the
+            strength as b / (1 - b); a constraint with multipliers, with the strength as its price.
         decay: shrink the weights towards symmetry after each step.
         automatic: the decay's strengths move by whether half batches agree, their logarithms by this much at
             a time; tuned is where they start. 0: they stay.
@@ -70,6 +83,7 @@ class Method:
     labels: bool = True
     norm: str = "relative"
     projection: bool = False
+    weights: Weights | None = None
     decay: bool = False
     automatic: float = 0.0
     start: bool = False
@@ -124,6 +138,20 @@ METHODS: Mapping[str, Method] = {
     "automatic-short": Method(
         "automatic, at twice the pace, for short runs", decay=True, automatic=0.1, strengths=(40.0,)
     ),
+    "projection-norms": Method(
+        "a penalty on the norm of the asymmetric weights", weights="norms", strengths=PENALTIES
+    ),
+    "projection-norms-both": Method(
+        "the same and a tenth of it on the symmetric weights", weights="both norms", strengths=PENALTIES
+    ),
+    "train-then-project": Method("plain, its weights projected at the end", weights="project"),
+    "pathways": Method(
+        "a strict and a free path, the free one decays", weights="pathways", strengths=DECAYS[:3]
+    ),
+    "soft-projection": Method("weights seen through a soft projection", weights="soft", strengths=ODDS),
+    "adaptive-constraint": Method(
+        "a dual method closes the asymmetric part", weights="constraint", strengths=PENALTIES
+    ),
 }  # fmt: skip
 
 
@@ -164,7 +192,7 @@ class Row:
             )
         method = methods[key]
         used = method.augment or method.strict or method.pairs
-        tied = method.decay or method.projection
+        tied = method.decay or method.projection or method.weights is not None
         if given is not None and not (used or tied):
             raise ValueError(f"method {key!r} has no group, got {name!r}")
         return cls(
@@ -228,9 +256,30 @@ def prepare(
             }  # fmt: skip
         if method.decay:
             does["decay"] = EquivarianceDecay(model, row.decay_group, strength, **what)
+        does |= _of_weights(method, model, row.decay_group, strength, what)
         if method.automatic:
             does["automatic"] = AgreementStrength(does["decay"], rate=method.automatic)
     return Prepared(model, Symmetry(**does))
+
+
+def _of_weights(
+    method: Method, model: nn.Module, group: Group, strength: float, what: dict[str, Any]
+) -> dict[str, Any]:
+    """What ``fit`` does for the rivals that act on the weights."""
+    match method.weights:
+        case "norms" | "both norms" as kind:
+            both = _SYMMETRIC if kind == "both norms" else 0.0
+            norms = ProjectionNorms(model, group, symmetric=both, **what)
+            return {"regularizer": norms, "lam": strength}
+        case "project":
+            return {"decay": EquivarianceDecay(model, group, 0.0, **what), "ends_strict": True}
+        case "pathways":
+            return {"decay": PathwayDecay(model, group, strength, **what)}
+        case "soft":
+            soft_projection_(model, group, strength / (1 + strength), **what)
+        case "constraint":
+            return {"regularizer": AdaptiveConstraint(model, group, **what), "lam": strength}
+    return {}
 
 
 def rewired(symmetry: Symmetry, model: nn.Module) -> Symmetry:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..layers.wrappers import unwrapped
+from ..soft.pathways import PathwayDecay
 from ..soft.projection import EquivarianceDecay
 from ..soft.regularizer import EquivarianceRegularizer
 from .checkpoint import (
@@ -75,7 +76,7 @@ class Sitting:
     generators: Mapping[str, torch.Generator | None]
     sampler: Any
     regularizer: Any
-    decay: EquivarianceDecay | None
+    decay: EquivarianceDecay | PathwayDecay | None
     fabric: Any
 
     def __post_init__(self) -> None:

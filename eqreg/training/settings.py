@@ -12,7 +12,15 @@ import torch
 from torch import nn
 
 from ..layers import unwrapped
-from ..soft import AgreementStrength, EquivarianceDecay, EquivarianceRegularizer, ProjectionPenalty
+from ..soft import (
+    AdaptiveConstraint,
+    AgreementStrength,
+    EquivarianceDecay,
+    EquivarianceRegularizer,
+    PathwayDecay,
+    ProjectionNorms,
+    ProjectionPenalty,
+)
 from ..soft.schedules import constant
 from ..symmetry import Group
 from ..typed import check_fields
@@ -64,9 +72,11 @@ class Symmetry:
       ``(loss(f(x), y) + loss(f(gx), gy)) / 2 + lam * penalty``, so that ``lam=0`` is augmentation with
       pairs, and its loss, gradient and clipping are of the size that they have without pairs. A step
       passes the batch twice: halve the batch for equal cost.
-    * projection penalty: ``regularizer=ProjectionPenalty(...)``, ``loss(f(x), y) + lam * penalty``.
+    * projection penalty: ``regularizer=ProjectionPenalty(...)`` or ``ProjectionNorms(...)``,
+      ``loss(f(x), y) + lam * penalty``. ``AdaptiveConstraint(...)`` also moves its multipliers after each step.
     * decay: ``decay=``, a step of shrinkage after each step of Adam; ``automatic=`` moves its
-      strengths at every fourth step. Both combine with the others.
+      strengths at every fourth step. Both combine with the others. ``ends_strict=`` projects the weights
+      after the last step, whatever the strength before.
 
     Attributes:
         augment: group of the augmentation.
@@ -76,6 +86,7 @@ class Symmetry:
             alone.
         decay: built on the model.
         automatic: built on ``decay``; a batch must hold two images.
+        ends_strict: project the weights by ``decay`` after the last step.
         schedule: factor on ``lam`` and on the decay at (step, steps); see ``eqreg.soft.schedules``.
 
     Raises:
@@ -84,15 +95,20 @@ class Symmetry:
     """
 
     augment: Group | None = None
-    regularizer: EquivarianceRegularizer | ProjectionPenalty | None = None
+    regularizer: (
+        EquivarianceRegularizer | ProjectionPenalty | ProjectionNorms | AdaptiveConstraint | None
+    ) = None
     lam: float = 0.0
     label_pairs: bool = True
-    decay: EquivarianceDecay | None = None
+    decay: EquivarianceDecay | PathwayDecay | None = None
     automatic: AgreementStrength | None = None
     schedule: Callable[[int, int], float] = constant
+    ends_strict: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.ends_strict and not isinstance(self.decay, EquivarianceDecay):
+            raise ValueError("fit: ends_strict=True needs a decay= of strength 0 or more, got none")
         if not (math.isfinite(self.lam) and self.lam >= 0):
             raise ValueError(f"fit: lam must be at least 0 and finite, got {self.lam}")
         if self.lam and self.regularizer is None:
@@ -130,9 +146,19 @@ class Symmetry:
         return turn(batch, self.augment, generator)
 
     def shrink(self, rate: float) -> None:
-        """Let the weights decay towards symmetry, if they do."""
+        """Let the weights decay towards symmetry, if they do, and the multipliers of a constraint follow."""
         if self.decay is not None:
             self.decay.step(rate)
+        if isinstance(self.regularizer, AdaptiveConstraint):
+            self.regularizer.step(rate)
+
+    def finish(self) -> None:
+        """What happens to the weights after the last step."""
+        if self.ends_strict and isinstance(self.decay, EquivarianceDecay):
+            before = self.decay.strengths
+            self.decay.set_strength(math.inf)
+            self.decay.step(1.0)
+            self.decay.set_strength(before)
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def test_weights_from_before_an_axis_was_there_are_still_evaluated(tiny, tmp_pat
 def test_the_lines_of_make_artifacts_name_presets_that_exist():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     lines = re.findall(r"study (\w+) --preset (\S+?)(?: --vary ([^\s;]+))?;? ?(?:\\|done|\n)", text)
-    assert len(lines) == text.count("study ") == 11
+    assert len(lines) == text.count("study ") == 16
     for task, preset, vary in lines:
         for name in variation.presets(preset.replace("$$case", "spread=90"), vary or None).values():
             assert get_task(task).preset(name).study, name
