@@ -275,3 +275,39 @@ def test_large_images_are_traced_as_crops_and_checked_whole(size, monkeypatch):
     assert (16 + size % 2 - kernel) % 11 == 0 and (size - kernel) % 11
     assert tie(model, torch.rand(1, 3, size, size), C4).breaks
     assert seen[-1] == size
+
+
+def test_one_trace_serves_report_decay_and_regularizer(monkeypatch):
+    from eqreg.layers.trace import latest, ties
+
+    latest.forget()
+    seen = []
+    record = ties.record
+    monkeypatch.setattr(ties, "record", lambda *given: seen.append(1) or record(*given))
+    model, x = Shuffles(), torch.rand(1, 3, 16, 16)
+    assert check(model, x, C4)
+    decay = EquivarianceDecay(model, C4, math.inf, example=x)
+    EquivarianceRegularizer(model, C4, example=x)
+    decay.step(0.1)  # other weights, the same ties
+    soften(model, C4, 1, example=x)
+    assert len(seen) == 1
+    for change in (
+        lambda: tie(model, x, C2),
+        lambda: tie(model, x + 1, C4),
+        lambda: tie(model, x, C4, out_fields=[C4.field("1r")]),
+        lambda: (setattr(model.down, "padding_mode", "reflect"), tie(model, x, C4)),
+        lambda: (setattr(model, "join", nn.Conv2d(19, 16, 3, padding=1)), tie(model, x, C4)),
+        lambda: (model.join.register_forward_hook(lambda m, i, o: o.relu()), tie(model, x, C4)),
+        lambda: tie(Shuffles(), x, C4),
+    ):
+        before = len(seen)
+        change()
+        assert len(seen) == before + 1
+    assert latest._kept == {}  # the last model is gone, and its trace with it
+
+
+def test_blocks_of_one_kind_share_an_index():
+    model = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)), nn.Conv2d(8, 3, 1))
+    ties = tie(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *model), torch.rand(1, 3, 8, 8), C4)
+    assert ties.index("1.weight") is ties.index("2.weight") is ties.index("3.weight")
+    assert ties.index("0.weight") is not ties.index("4.weight")

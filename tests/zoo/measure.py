@@ -25,7 +25,15 @@ from eqreg.experiments.stamp import code_version, device_name, today
 from eqreg.layers.trace import tie
 
 EXACT = 1e-8  # relative error, in double precision, of what counts as exactly equivariant
-_PACKAGES = ("torch", "timm", "spandrel", "segmentation_models_pytorch", "monai", "deepinv")
+_PACKAGES = (
+    "torch",
+    "timm",
+    "torchvision",
+    "spandrel",
+    "segmentation_models_pytorch",
+    "monai",
+    "deepinv",
+)
 
 
 def perturbed(model: nn.Module) -> nn.Module:
@@ -61,7 +69,9 @@ def measure(network: Network) -> dict[str, Any]:
     model, x = network.build(), network.example()
     _warm(model, network.example(4))
     parameters = sum(p.numel() for p in model.parameters())
-    row: dict[str, Any] = {"kind": network.kind, "size": network.size, "parameters": parameters}
+    row: dict[str, Any] = {
+        "kind": network.kind, "source": network.package, "size": network.size, "parameters": parameters,
+    }  # fmt: skip
     try:
         EquivarianceRegularizer(model.eval(), C4)(x)
         row["runs"] = True
@@ -99,16 +109,14 @@ def _guessed(model: nn.Module, x: Tensor, parameters: int) -> dict[str, Any]:
 
 
 def _traced(model: nn.Module, x: Tensor) -> dict[str, Any]:
-    start = time.perf_counter()
     try:
         ties = tie(model, x, C4)
     except Exception as problem:
         return _failed(problem)
-    seconds = time.perf_counter() - start
     with torch.no_grad():
         ties.project_(model)
     return {
-        "tied": ties.coverage, "error": error(model, x), "seconds": round(seconds, 2), "breaks": len(ties.breaks),
+        "tied": ties.coverage, "error": error(model, x), "breaks": len(ties.breaks),
         "first": _told(ties.breaks[0]) if ties.breaks else None,
     }  # fmt: skip
 
@@ -134,6 +142,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="folder in which zoo.json is written")
     parser.add_argument("--only", default="", help="parts of names, by commas; the other rows stay")
+    parser.add_argument(
+        "--missing", action="store_true", help="only those that the table does not have"
+    )
     options = parser.parse_args()
     path = options.keep / "zoo.json" if options.keep else None
     rows: dict[str, Any] = json.loads(path.read_text())["rows"] if path and path.exists() else {}
@@ -142,15 +153,15 @@ def main() -> None:
     for network in NETWORKS:
         if not any(part in network.name.lower() for part in options.only.lower().split(",")):
             continue
+        if options.missing and network.name in rows:
+            continue
         row = rows[network.name] = measure(network) | {"version": code}
         gc.collect()
         guess, trace = row["guess"], row["trace"]
         print(
             f"{network.name:24} {row['parameters'] / 1e6:6.2f} M  {row['error']:.2f}  guess {guess['tied']:4.0%} "
             f"{_short(guess['error'])}  trace {trace['tied']:4.0%} {_short(trace['error'])} "
-            f"{trace.get('seconds', 0):5.1f} s  {trace.get('first') or trace.get('why') or ''}"[
-                :220
-            ],
+            f"{trace.get('first') or trace.get('why') or ''}"[:220],
             flush=True,
         )
         if path:  # after each network, so that a stopped run leaves what it has

@@ -26,6 +26,11 @@ class Network:
     def kind(self) -> str:
         return next(k for k, names in KINDS.items() if self.name in names)
 
+    @property
+    def package(self) -> str:
+        """Who publishes it."""
+        return self.maker.split(":")[0].split(".")[0]
+
     def build(self) -> nn.Module:
         require(
             "torchvision", extra="tasks"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .action import Maps, outer
+from .action import Maps, digest, outer
 from .products import choice, rows
 from .propose import propose, whole_groups
 from .state import Break, Conflict, Constant, Demand, Param, State
@@ -93,7 +93,11 @@ def convolution(state: State, node: Node) -> None:
             node, f"its kernel {tuple(kernel)} is not square", iter(()), "use square kernels"
         )
     else:
-        state.tie(weight, pairs)
+        state.tie(
+            weight,
+            pairs,
+            key=("taps", transposed, groups, turns, tuple(kernel), digest(channels, po)),
+        )
     state.tie(bias, po)
     maps = tuple(outer(list(p)) for p in zip(batch, po, place, strict=True))
     state.put(node, [state.numbers.fresh(maps, out_shape)])

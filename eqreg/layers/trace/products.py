@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from .action import Maps, is_permutation, outer
+from .action import Maps, digest, is_permutation, outer
 from .demand import axis_of, complete
 from .propose import propose
 from .state import Conflict, Constant, Demand, Param, State
@@ -87,7 +87,7 @@ def rows(state: State, node: Node, x: Value, weights: tuple[Tensor, ...], t: int
     def pairs() -> Maps:
         return tuple(outer([c, o]) for c, o in zip(columns, po, strict=True))
 
-    state.tie(Param(weights), pairs)
+    state.tie(Param(weights), pairs, key=("rows", digest(columns, po)))
     up, *turned = keys
     source = [match(up, k) for k in turned]
     if len(up.unique()) == len(up) and all(s is not None for s in source):

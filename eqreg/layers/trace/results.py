@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ...symmetry.fields import FieldType
 from .state import Opaque, Pair, Param, State
@@ -27,43 +28,63 @@ def _entries(state: State, t: int) -> list[str]:
     return [names[i] for i in found]
 
 
-def uses(state: State) -> dict[str, list[int]]:
+class Uses:
     """The ties of each parameter."""
-    names, starts = list(state.offsets), torch.tensor(list(state.offsets.values()))
-    found_in: dict[str, list[int]] = {}
-    for i, tie_ in enumerate(state.ties):
-        found: set[int] = set()
-        for part in tie_.param.parts:
-            flat = part.reshape(-1)
-            flat = flat[flat >= 0]
-            low, high = (int(torch.searchsorted(starts, e, right=True)) - 1 for e in flat.aminmax())
-            inside = (
-                {low}
-                if low == high
-                else set((torch.searchsorted(starts, flat, right=True) - 1).tolist())
-            )
-            found |= inside
-        for j in found:
-            found_in.setdefault(names[j], []).append(i)
-    return found_in
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.of: dict[str, list[int]] = {}
+        self._layouts: dict[int, tuple[object, ...]] = {}
+        names, starts = list(state.offsets), torch.tensor(list(state.offsets.values()))
+        for i, tie_ in enumerate(state.ties):
+            parts = tie_.param.parts
+            homes = [state.homes.get(p.untyped_storage().data_ptr()) for p in parts]
+            if None in homes:
+                found = {names[j] for part in parts for j in _owners(part, starts)}
+            else:  # views of what a parameter's entries were numbered in
+                found = {name for name in homes if name is not None}
+                if len(parts) == 1:
+                    p = parts[0]
+                    self._layouts[i] = (tuple(p.shape), p.stride(), p.storage_offset())
+            for name in found:
+                self.of.setdefault(name, []).append(i)
+
+    def key(self, name: str) -> tuple[object, ...] | None:
+        """The same for parameters that are tied alike; None if that is not known."""
+        used = self.of.get(name, ())
+        if len(used) != 1 or used[0] not in self._layouts:
+            return None
+        tie_ = self.state.ties[used[0]]
+        if tie_.key is None or tie_.signs is not None:
+            return None
+        return (_size(self.state, name), self._layouts[used[0]], tie_.key)
+
+    def pairs(self, name: str) -> list[list[Pair]]:
+        """For each use of a parameter, for each generator, entries that have to be equal."""
+        start = self.state.offsets[name]
+        end = start + _size(self.state, name)
+        found = []
+        for i in self.of.get(name, ()):
+            for pairs in self.state.ties[i].pairs():
+                kept = []
+                for a, b, sign in pairs:
+                    ours = (a >= start) & (a < end)
+                    if not bool(ours.all()):
+                        a, b, sign = a[ours], b[ours], None if sign is None else sign[ours]
+                    kept.append((a - start, b - start, sign))
+                if kept and len(kept[0][0]):
+                    found.append(kept)
+        return found
 
 
-def pairs_of(state: State, used: dict[str, list[int]], name: str) -> list[list[Pair]]:
-    """For each use of a parameter, for each generator, entries that have to be equal."""
-    start = state.offsets[name]
-    end = start + _size(state, name)
-    found = []
-    for i in used.get(name, ()):
-        for pairs in state.ties[i].pairs():
-            kept = []
-            for a, b, sign in pairs:
-                ours = (a >= start) & (a < end)
-                if not bool(ours.all()):
-                    a, b, sign = a[ours], b[ours], None if sign is None else sign[ours]
-                kept.append((a - start, b - start, sign))
-            if kept and len(kept[0][0]):
-                found.append(kept)
-    return found
+def _owners(part: Tensor, starts: Tensor) -> set[int]:
+    """Numbers of the parameters among whose entries a tensor reads."""
+    flat = part.reshape(-1)
+    flat = flat[flat >= 0]
+    low, high = (int(torch.searchsorted(starts, e, right=True)) - 1 for e in flat.aminmax())
+    if low == high:
+        return {low}
+    return set((torch.searchsorted(starts, flat, right=True) - 1).unique().tolist())
 
 
 def _size(state: State, name: str) -> int:

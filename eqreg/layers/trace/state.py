@@ -93,6 +93,7 @@ class Tie:
     param: Param
     maps: Callable[[], Maps] | Maps
     signs: Maps | None = None  # of flattened entries, where some equal the negative of others
+    key: tuple[object, ...] | None = None  # what the maps are made of, the same for the same maps
 
     def pairs(self) -> list[list[Pair]]:
         """For each part of the parameter, for each generator, entries that have to be equal."""
@@ -129,6 +130,7 @@ class State:
     habits: dict[tuple[object, ...], Maps] = field(default_factory=dict)  # mended choices, by kind
     chosen: dict[int, Maps] = field(default_factory=dict)  # output channels as they were used
     bent: set[int] = field(default_factory=set)  # one-sided paddings taken as if they were even
+    homes: dict[int, str] = field(default_factory=dict)  # storages of entries: whose they are
     ties: list[Tie] = field(default_factory=list)
     breaks: list[Break] = field(default_factory=list)
 
@@ -144,6 +146,7 @@ class State:
         for t, name in tape.parameters.items():
             n = torch.Size(tape.shapes[t]).numel()
             entries = torch.arange(self.offsets[name], self.offsets[name] + n)
+            self.homes[entries.untyped_storage().data_ptr()] = name
             self.known[t] = Param((entries.view(tape.shapes[t]),))
         for t, maps in self.turned.items():
             self.known[t] = self.numbers.fresh(maps, tape.shapes[t])
@@ -168,11 +171,15 @@ class State:
                 self.known[t] = results[i] if i < len(results) else Opaque("not traced")
 
     def tie(
-        self, param: Known | None, maps: Callable[[], Maps] | Maps, signs: Maps | None = None
+        self,
+        param: Known | None,
+        maps: Callable[[], Maps] | Maps,
+        signs: Maps | None = None,
+        key: tuple[object, ...] | None = None,
     ) -> None:
         """Entries of a parameter that have to be equal: each with those that the maps read."""
         if isinstance(param, Param) and not param.plain:
-            self.ties.append(Tie(param, maps, signs))
+            self.ties.append(Tie(param, maps, signs, key))
 
     def image(self, value: Value) -> tuple[Maps, Maps] | None:
         """How batch and channels of (N, C, ...) move if the last two dimensions turn as an image."""

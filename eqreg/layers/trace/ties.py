@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -29,10 +29,11 @@ from .defect import (
     tied_defect,
 )
 from .demand import image_map
+from .latest import latest
 from .orbits import orbit_index
-from .results import features, pairs_of, untied, uses
+from .results import Uses, features, untied
 from .solve import solve
-from .state import Break, Pair, State
+from .state import Break, State
 from .tape import learnt, record
 from .values import Value
 
@@ -67,9 +68,11 @@ class Ties:
     breaks: tuple[Break, ...]
     restarts: int
     error: float
-    _pairs: Callable[[str], list[list[Pair]]] = field(repr=False)
+    _uses: Uses = field(repr=False)
     action: Action = field(repr=False)
     _indices: dict[str, Index | None] = field(default_factory=dict, repr=False)
+    # Blocks of one kind are tied alike, so that they share an index.
+    _shared: dict[tuple[object, ...], Index | None] = field(default_factory=dict, repr=False)
 
     @property
     def coverage(self) -> float:
@@ -81,8 +84,12 @@ class Ties:
         """Where the orbit mean of a parameter reads (see ``reynolds``); None if it is not tied."""
         if name not in self._indices:
             numel = torch.Size(self.sizes[name]).numel()
-            pairs = self._pairs(name)
-            self._indices[name] = orbit_index(pairs, numel, self.action) if pairs else None
+            key = self._uses.key(name)
+            if key is None or key not in self._shared:
+                pairs = self._uses.pairs(name)
+                index = orbit_index(pairs, numel, self.action) if pairs else None
+                self._shared[key or (name,)] = index
+            self._indices[name] = self._shared[key or (name,)]
         return self._indices[name]
 
     @property
@@ -128,22 +135,35 @@ def tie(
     Raises:
         ValueError: for groups that do not move pixels to pixels, or inputs that cannot be turned.
     """
-    action = Action(group)
-    need_parameters(unwrapped(model))
-    core = copied(unwrapped(model)).cpu().double().eval()
+    action, model = Action(group), unwrapped(model)
+    need_parameters(model)
     x = single(x)
-    kinds = (turn, in_fields, [fields[""]] if fields and "" in fields else out_fields)
+    lists = (None if g is None else list(g) for g in (turn, in_fields, out_fields))
+    question = (group, repr((*lists, dict(fields or {}))))
+    given = (action, turn, in_fields, out_fields, fields or {})
+    return latest(model, x, question, lambda: _tie(model, x, *given))
+
+
+def _tie(
+    model: nn.Module, x: Any, action: Action, turn: Sequence[bool] | None, in_fields: Kinds, out_fields: Kinds,
+    fields: Mapping[str, FieldType],
+) -> Ties:  # fmt: skip
+    """The trace, checked."""
+    core = copied(model).cpu().double().eval()
+    kinds = (turn, in_fields, [fields[""]] if "" in fields else out_fields)
     disturb_(core, x)
     ties = None
     if (small := _smaller(x, turn)) is not None:
         try:
-            ties = _read(core, small, action, turn, in_fields, out_fields, fields or {})
+            ties = _read(core, small, action, turn, in_fields, out_fields, fields)
         except Exception:  # networks refuse small images in many ways
             ties = None
         if ties is not None and all(b.assumed for b in ties.breaks):
             ties.error = tied_defect(core, ties.project_, x, action, *kinds)
     if ties is None or not ties.exact:
-        ties = _read(core, x, action, turn, in_fields, out_fields, fields or {})
+        if ties is not None:
+            disturb_(core, x)  # what was tied as at the small size must not look tied by itself
+        ties = _read(core, x, action, turn, in_fields, out_fields, fields)
         ties.error = tied_defect(core, ties.project_, x, action, *kinds)
     if ties.exact and all(b.assumed for b in ties.breaks):
         ties.breaks = ()  # what could not be shown holds all the same
@@ -194,13 +214,13 @@ def _read(
     outputs = {t: maps for t, maps in wanted if maps is not None and t not in asked}
     restarts = solve(state, {**asked, **outputs})
     _check_outputs(state, outputs)
-    used = uses(state)
+    used = Uses(state)
     kinds, known = features(state)
     missed = untied(state)
     breaks = tuple(state.breaks)
     ties = Ties(
-        action.group, sizes, tuple(n for n in sizes if n in used), missed, kinds, known,
-        breaks, restarts, math.inf, lambda name: pairs_of(state, used, name), action,
+        action.group, sizes, tuple(n for n in sizes if n in used.of), missed, kinds, known,
+        breaks, restarts, math.inf, used, action,
     )  # fmt: skip
     state.forget()
     return ties
