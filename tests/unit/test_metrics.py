@@ -189,3 +189,14 @@ def test_interpolated_angles_compare_the_pixels_inside_only():
         lambda x: torch.full_like(x, next(answers)), torch.rand(1, 1, 16, 16), C8, elements=[1]
     )
     assert torch.allclose(error, torch.ones(1))
+
+
+def test_features_of_random_layers_have_an_error_of_about_two():
+    errors = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        a, b = nn.Conv2d(8, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1)
+        net = nn.Sequential(a, nn.ReLU(), b)
+        errors.append(list(layer_errors(net, torch.randn(8, 8, 20, 20), C4).values()))
+    first, second = np.mean(errors, 0)
+    assert abs(first - 2) < 0.05 and abs(second - 2) < 0.15
