@@ -105,6 +105,19 @@ NEEDED = {
 }
 
 
+def is_isbn(number):
+    """The check digit of 10 or 13 digits."""
+    digits = [10 if d == "X" else int(d) for d in number.replace("-", "")]
+    if len(digits) == 10:
+        return sum((10 - i) * d for i, d in enumerate(digits)) % 11 == 0
+    return len(digits) == 13 and sum((1 + 2 * (i % 2)) * d for i, d in enumerate(digits)) % 10 == 0
+
+
+def test_isbn():
+    assert is_isbn("0-940600-14-5") and is_isbn("978-0-88385-757-1")
+    assert not is_isbn("0-940600-14-6") and not is_isbn("978-0-88385-757-2") and not is_isbn("1")
+
+
 def test_every_entry_is_complete_and_can_be_found():
     for key, (kind, fields) in entries().items():
         missing = {"title", "author", "year"} | NEEDED[kind]
@@ -116,6 +129,8 @@ def test_every_entry_is_complete_and_can_be_found():
             assert fields.get("archiveprefix") == "arXiv", f"{key}: an eprint of which archive?"
         elif "doi" in fields:
             assert re.fullmatch(r"10\.\d{4,9}/\S+", fields["doi"]), f"{key}: {fields['doi']!r}"
+        elif "isbn" in fields:
+            assert kind == "book" and is_isbn(fields["isbn"]), f"{key}: {fields['isbn']!r}"
         else:
             # A page of its own; a report is found by institution and number.
             assert kind == "techreport" or fields.get("url", "").startswith("https://"), key
