@@ -142,6 +142,7 @@ def _compare(options: argparse.Namespace) -> int:
         print(comparison.table(found, metric))
         if metric == get_task(options.task).score:
             print(comparison.verdicts(found))
+            print(comparison.costs(found))
             if found["tuning"]:
                 print(comparison.choices(found))
     stamp = content["stamp"]

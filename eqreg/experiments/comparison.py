@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..measure.contrasts import Contrast, contrasts
 from ..measure.intervals import half_width
 from ..tasks import get_task
@@ -29,7 +31,7 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
         FileNotFoundError: no run is finished.
         ValueError, FloatingPointError: a file holds something else than a finite result.
     """
-    known = get_task(task).preset(preset)
+    known, score = get_task(task).preset(preset), get_task(task).score
     sources = _sources(Path(out), task, preset)
     rows: dict[str, Any] = {}
     curves: dict[str, Any] = {}
@@ -56,6 +58,8 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
             "mute": [r.get("mute") for r in results],
             "strengths": [r.get("strengths", {}) for r in results],
             "seconds_per_step": [r["cost"]["seconds_per_step"] for r in results],
+            "images": [r["cost"].get("images") for r in results],
+            "looks": _looks([r["curves"]["val"] for r in results], f"val_{score}"),
         }
         curves[method] = first["curves"]
         stamps += [r["stamp"] for r in results]
@@ -122,6 +126,42 @@ def table(content: dict[str, Any], metric: str, to: str = "plain") -> str:
         lines.append(
             f"{method:22}{sum(values) / len(values):14.3f}{shown:>20}{len(values):7d}"
             f"{min(row['seconds_per_step']):8.4f}"
+        )
+    return "\n".join(lines)
+
+
+def _looks(curves: list[list[dict[str, float]]], key: str) -> list[list[float]]:
+    """Step and mean over the runs of what they saw on the validation images, where all looked."""
+    seen = [{int(n["step"]): n[key] for n in curve if key in n} for curve in curves]
+    steps = sorted(set.intersection(*map(set, seen)))
+    return [[step, sum(s[step] for s in seen) / len(seen)] for step in steps]
+
+
+def costs(content: dict[str, Any], to: str = "plain") -> str:
+    """What a row costs, and the validation score at equal images and at equal time, as text.
+
+    Equal images: at the last step, since all rows see as many images in a step (a released row twice as many).
+    Equal time: where a row's mean curve is when ``to`` is done, on a line between two looks. That is a
+    lower bound for a run planned for so short a time, whose rate would have fallen by then; a row that was
+    quicker stands where it ended, which is one too. Times are the shortest over the seeds, and mean something
+    only if all runs had one machine to themselves.
+    """
+    rows = content["rows"]
+    if to not in rows or not all(row.get("looks") for row in rows.values()):
+        return f"no cost at equal time: {to} or looks at the validation images are missing"
+    base = min(rows[to]["seconds_per_step"])
+    lines = [
+        f"{'validation score':22}{'images':>9}{'time':>7}{'equal images':>14}{'equal time':>14}"
+    ]
+    for method, row in rows.items():
+        looks, ratio = row["looks"], min(row["seconds_per_step"]) / base
+        last = looks[-1][0]
+        x, y = zip(*looks, strict=True)
+        early = last / ratio < x[0]  # before the first look
+        at = np.interp(last / ratio, x, y)
+        lines.append(
+            f"{method:22}{(row.get('images') or ['-'])[0]!s:>9}{ratio:7.2f}{y[-1]:14.4f}"
+            f"{'-' if early else f'>= {at:.4f}':>14}"
         )
     return "\n".join(lines)
 

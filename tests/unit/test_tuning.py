@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from eqreg.models import ResidualNet
 from eqreg.tasks import NAMES, Preset, get_task
 from eqreg.tasks.rain import Rain
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = Preset(
     steps=12, images=4, methods=("plain", "pairs", "eqreg", "eqreg-at-pairs-rate", "released"),
     seeds=(0, 1), rates=(1e-3, 2e-3), tuning_steps=4, tuning_seeds=(100, 101), watch=3, expects="a second",
@@ -93,6 +95,56 @@ def test_a_ledger_says_where_it_ran_and_an_older_one_that_it_does_not(tiny, tmp_
     assert " lr " in told[1] and " no " in told[2]
     ledger.publish(tmp_path, tmp_path / "kept", "rain", "tiny")
     assert json.loads((tmp_path / "kept/rain/tiny/pairs/tuning.json").read_text()) == older
+
+
+def test_cost_is_told_at_equal_images_and_at_equal_time():
+    def row(seconds, *looks, images=96):
+        return {
+            "seconds_per_step": seconds,
+            "looks": [list(at) for at in looks],
+            "images": [images] * 2,
+        }
+
+    content = {
+        "rows": {
+            "plain": row([0.02, 0.01], (50, 20.0), (100, 30.0)),
+            "slow": row([0.02, 0.0125], (50, 20.0), (100, 30.0)),  # 100 / 1.25 = 80 steps
+            "quick": row([0.005, 0.01], (50, 10.0), (100, 12.0)),
+            "late": row([0.04, 0.03], (50, 10.0), (100, 12.0), images=192),  # 33 steps: no look yet
+        }
+    }
+    told = {line.split()[0]: line.split()[1:] for line in comparison.costs(content).splitlines()}
+    assert told["plain"] == ["96", "1.00", "30.0000", ">=", "30.0000"]
+    assert told["slow"] == ["96", "1.25", "30.0000", ">=", "26.0000"]
+    assert told["quick"] == ["96", "0.50", "12.0000", ">=", "12.0000"]
+    assert told["late"] == ["192", "3.00", "12.0000", "-"]
+    content["rows"]["slow"]["looks"] = []
+    assert "are missing" in comparison.costs(content)
+    assert comparison._looks(
+        [[{"step": 1, "v": 1.0}, {"step": 2, "v": 2.0}], [{"step": 2, "v": 4.0}, {"step": 3, "v": 0.0}]], "v"
+    ) == [[2, 3.0]]  # fmt: skip
+
+
+def test_a_run_of_published_pairs_is_a_small_file(tmp_path):
+    """Committed one a run. Of the larger tasks: all numbers of a stored run, with 100 pairs and 40 photographs."""
+    for task, pairs in (("deraining", 50), ("mar", 0)):
+        stored = json.loads((ROOT / f"artifacts/{task}-cpu.json").read_text())
+        row = stored["rows"]["plain"]
+        images = {k: v[0] * (2 if len(v[0]) == pairs else 1) for k, v in row["per_image"].items()}
+        images |= {f"psnr_kept_back_{i}": [29.123] * 40 for i in range(3)}
+        metrics = {k: 29.123456789012345 for k in images}
+        result = {
+            "run": {"hash": "0" * 16, **stored["settings"]}, "stamp": stored["stamp"], "metrics": metrics,
+            "per_image": images, "curves": stored["curves"]["plain"], "cost": {"seconds_per_step": 0.1},
+            "strengths": {f"background_nets.{i}.blocks.0.0": 40.0 for i in range(12)},
+        }  # fmt: skip
+        path = tmp_path / task / "evidence/plain/seed-0/result.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(result))
+        assert ledger.publish(tmp_path, tmp_path / "kept", task, "evidence") == 1
+        assert (tmp_path / "kept" / task / "evidence/plain/seed-0.json").stat().st_size <= 20_000
+    for path in (ROOT / "artifacts/runs").rglob("*.json"):
+        assert path.stat().st_size <= 20_000, path
 
 
 def test_what_is_dead_is_never_chosen(tiny, tmp_path, monkeypatch):
