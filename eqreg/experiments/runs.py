@@ -169,11 +169,7 @@ def _trained(
     if fabric is not None:
         model = fabric.setup_module(model)
         settings["symmetry"] = rewired(settings["symmetry"], model)
-    halved = row.method.pairs and not row.method.released
-    batch = preset.images // 2 if halved else preset.images
-    sampler = task.batches(preset, run.seed, batch, root, next(model.parameters()).device)
-    if row.method.data is not None:
-        sampler = task.variant(row.method.data, sampler)
+    sampler = task.sampler(preset, row.method, run.seed, root, next(model.parameters()).device)
     steps = configuration["steps"]
     data = sampler.fingerprint() if hasattr(sampler, "fingerprint") else None
     told = {**{k: v for k, v in configuration.items() if k != "hash"}, "data": data}

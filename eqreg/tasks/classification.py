@@ -119,7 +119,7 @@ class Classification(Task):
             steps=12_000, images=128, methods=_ROWS, seeds=(0, 1, 2),
             rates=(1e-3, 2e-3, 4e-3), tuning_steps=2000,
             sizes={"data": "mnist", "train": 12_000, "val": 2000, "width": 64, "depth": 3},
-            expects="30 minutes of one H200-class GPU; not yet run",
+            expects="not measured yet: `make gpu` times 50 steps of each row before it starts",
         ),
         "paper": Preset(
             steps=40_000, images=64, methods=_ROWS, seeds=(0, 1, 2, 3, 4, 5),

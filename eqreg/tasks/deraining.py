@@ -105,14 +105,13 @@ class Deraining(Task):
             expects="five hours of one CPU core with its tuning: counted from the preset cpu, not yet run",
         ),
         "full": Preset(
-            steps=2500, images=16, methods=(*_ROWS, "penalty-C4"), seeds=(0, 1, 2),
+            steps=2500, images=16, methods=(*_ROWS, "strict-equal", "penalty-C4"), seeds=(0, 1, 2),
             rates=(1e-3, 2e-3), tuning_steps=400, tuning_seeds=(100, 101),
             sizes={
                 "published": True, "patches": 4000, "patch": 96, "crop": 48, "size": 128,
                 "stages": 6, "maps": 32, "width": 32, "blocks": 1, "residual": (64, 8),
             },
-            # 72 GFLOP a step of plain, 120 000 steps; 3 TFLOP/s.
-            expects="55 minutes of one H200-class GPU, counted from operations; not yet run",
+            expects="not measured yet: `make gpu` times 50 steps of each row before it starts",
         ),
         "paper": Preset(
             # A pass over 200 pairs of 481 x 321 is 471 batches of 16 patches; 100 of them.

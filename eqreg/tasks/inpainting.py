@@ -102,7 +102,7 @@ class Inpainting(Task):
             steps=3000, images=16, methods=_ROWS, seeds=(0, 1, 2),
             rates=(5e-4, 1e-3, 2e-3), tuning_steps=600,
             sizes={"urban": True, "crop": 64, "size": 256, "width": 32, "levels": 3},
-            expects="30 minutes of one H200-class GPU with several jobs at a time; not yet run",
+            expects="not measured yet: `make gpu` times 50 steps of each row before it starts",
         ),
         "paper": Preset(
             steps=20_000, images=2, methods=_ROWS, seeds=(0, 1, 2),

@@ -112,8 +112,7 @@ class Mar(Task):
                 "data": "ct100", "size": 416, "slices": 34, "implants": 10, "crop": 64, "turn_every": 11,
                 "stages": 6, "maps": 16, "width": 16, "blocks": 2, "dictionary": 9, "unet": (16, 3),
             },
-            # 53 GFLOP a step of plain, 3 TFLOP/s; strict 5 x 5 of equal parameters is ten times plain.
-            expects="2 hours of one H200-class GPU: counted from operations, not yet run",
+            expects="not measured yet: `make gpu` times 50 steps of each row before it starts",
         ),
         "paper": Preset(
             steps=200_000, images=16, methods=_ROWS, seeds=(0, 1, 2),

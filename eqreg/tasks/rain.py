@@ -82,9 +82,7 @@ class Rain(Task):
             steps=8000, images=32, methods=_ROWS, seeds=(0, 1, 2),
             rates=(1e-3, 2e-3, 4e-3), tuning_steps=1500,
             sizes={"patches": 512, "patch": 96, "crop": 48, "size": 256, "spread": 20.0, "width": 48, "depth": 10},
-            # 73 GFLOP a step of plain; 4 hours and 100 hours from 3 and 0.1 TFLOP/s.
-            expects="half an hour of an H200-class GPU, 4 hours of a free Colab GPU, 100 hours of two "
-            "CPU cores: counted from operations, not yet run",
+            expects="not measured yet: `make gpu` times 50 steps of each row before it starts",
         ),
         "methods": Preset(
             steps=400, images=8, methods=_ALL, seeds=(0, 1, 2, 3, 4),

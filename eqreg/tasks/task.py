@@ -154,6 +154,15 @@ class Task(ABC):
         """
         raise ValueError(f"task {self.name!r} has no training data {name!r}")
 
+    def sampler(
+        self, preset: Preset, method: Method, seed: int, root: Root, device: torch.device
+    ) -> SampleBatch:
+        """What draws the batches of a method: its data, and half the images where each comes with a copy."""
+        halved = method.pairs and not method.released
+        batch = preset.images // 2 if halved else preset.images
+        drawn = self.batches(preset, seed, batch, root, device)
+        return drawn if method.data is None else self.variant(method.data, drawn)
+
     @abstractmethod
     def evaluate(
         self, model: nn.Module, preset: Preset, split: str, root: Root
