@@ -20,8 +20,9 @@ The first says how it is found: a name below, its arguments in order, then optio
     quoted KEY                      somebody else's number: KEY is in book/references.bib
     page                            a number of this page's own run, which a cell prints
 
-ROW is a path below "rows" (`mixed/100/eqreg`), or from the top if it starts with a slash; FILE:ROW takes
-another file. Options: digits=2, scale=1, sign=yes or no, and rows=a,b or without=a,b where rows are gone through.
+ROW is a path below "rows" (`mixed/100/eqreg`), or from the top if it starts with a slash; FILE:ROW takes another
+file. In rows that are lists of seeds METRIC may be a path too (`angles/6`). Options: digits=2, scale=1, sign=yes or no,
+and rows=a,b or without=a,b where rows are gone through.
 """
 
 from __future__ import annotations
@@ -85,6 +86,12 @@ def _read(path: Path, _changed: int) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf8")))
 
 
+def _inside(found: Any, path: str) -> Any:
+    for key in path.strip("/").split("/"):
+        found = found[int(key)] if isinstance(found, list) else found[key]
+    return found
+
+
 class _Files:
     """What the artifacts say, and how it is written."""
 
@@ -102,14 +109,12 @@ class _Files:
         if ":" in path:
             name, path = path.split(":", 1)
         found: Any = self.file(name) if path.startswith("/") else self.file(name)["rows"]
-        for key in path.strip("/").split("/"):
-            found = found[int(key)] if isinstance(found, list) else found[key]
-        return found
+        return _inside(found, path)
 
     def seeds(self, name: str, row: str, metric: str) -> dict[int, float]:
         found = self.entry(name, row)
         if isinstance(found, list):
-            return {i: float(seed[metric]) for i, seed in enumerate(found)}
+            return {i: float(_inside(seed, metric)) for i, seed in enumerate(found)}
         values = found.get("metrics", found)[metric]
         return dict(zip(found.get("seeds", range(len(values))), map(float, values), strict=True))
 

@@ -47,6 +47,7 @@ EXPECTED = {
     "mean f other:flat psnr": "2.00",
     "delta f other:seeds/1 other:seeds/2 psnr scale=100 digits=0": "+50 ± 635",
     "mean f other:/top psnr digits=0": "7",
+    "mean f other:curves angles/1": "3.50",
 }
 
 
@@ -55,6 +56,7 @@ def root(tmp_path):
     other = {
         "rows": {
             "flat": {"psnr": [1.0, 3.0]},
+            "curves": [{"angles": [0.0, 3.0]}, {"angles": [0.0, 4.0]}],
             "seeds": {"1": [{"psnr": 1.0}, {"psnr": 2.0}], "2": [{"psnr": 1.0}, {"psnr": 1.0}]},
         },
         "top": {"psnr": [7.0]},
