@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from docutils import nodes
+from docutils.utils import new_document
 
 pytest.importorskip("sphinx_proof")
 from sphinx.testing.util import SphinxTestApp
@@ -15,8 +16,10 @@ from sphinx.testing.util import SphinxTestApp
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSIONS = str(ROOT / "book" / "scripts" / "ext")
 sys.path.insert(0, EXTENSIONS)
+import chapters  # noqa: E402
 import live  # noqa: E402
 import plain_text  # noqa: E402
+import sharing  # noqa: E402
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 HEAD = """# 1. Title
@@ -167,3 +170,38 @@ def test_browsers_get_the_networks_that_were_trained(row, tmp_path):
             expected = network(x)
         found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "text, linked",
+    [
+        ("chapter 9 says", [("chapter 9", "9")]),
+        ("Chapters 7, 8 and 11b", [("Chapters 7", "7"), ("8", "8"), ("11b", "11b")]),
+        ("in chapters 13 to 16.", [("chapters 13", "13"), ("16", "16")]),
+        ("this chapter, 9 of 10", []),
+        ("chapter 14b, 5 dB", [("chapter 14b", "14b")]),
+        ("Chapters 3, 5 dB", [("Chapters 3", "3")]),
+        ("chapter 9 and 3 dB", [("chapter 9", "9")]),
+    ],
+)
+def test_mentions_of_chapters(text, linked):
+    found = list(chapters.pieces(text))
+    assert "".join(piece for piece, _ in found) == text
+    assert [(piece, number) for piece, number in found if number] == linked
+
+
+def test_a_page_says_what_it_is_where_it_is_shared():
+    tree = new_document("x")
+    question = nodes.block_quote(
+        "", nodes.paragraph("", "What & why is a rotation of an image good for?")
+    )
+    tree.append(nodes.paragraph("", "CPU: 30 s, which is no description of anything at all"))
+    tree.append(question)
+    text = sharing.description(tree)
+    assert text == "What & why is a rotation of an image good for?"
+    bare = sharing.tags("Title", text, "", "")
+    assert 'content="What &amp; why' in bare and "og:url" not in bare and "og:image" not in bare
+    whole = sharing.tags("Title", text, "https://a.b/c.html", "https://a.b/card.png")
+    assert 'property="og:image" content="https://a.b/card.png"' in whole
+    tree.children = [nodes.paragraph("", "word " * 100)]
+    assert len(sharing.description(tree)) <= sharing.LONGEST + 2
