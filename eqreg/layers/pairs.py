@@ -23,6 +23,7 @@ from .nested import map_leaves
 from .parts import field_means, invariant_share
 from .patches import partial_views
 from .plan import ROOT
+from .tokens import IMAGE, as_images
 from .wrappers import parts_uncompiled
 
 _LABEL_MAP_DIMS = 3
@@ -138,6 +139,7 @@ def paired_forward(
     center: bool = False,
     scale_free: bool = False,
     check_grid: bool = False,
+    layouts: Mapping[str, str] | None = None,
 ) -> tuple[Any, dict[str, Comparison]]:
     """Run the model once over the paired batch and compare the planned layers.
 
@@ -152,6 +154,7 @@ def paired_forward(
         center: take the power about each field's mean.
         scale_free: keep the graph of the power.
         check_grid: warn about strided layers that are not exact at this size.
+        layouts: of planned layers that put out something else than images, by name (``layers.tokens``).
 
     Returns:
         The output over all rows, and a comparison for every call of every planned layer; from the
@@ -172,6 +175,9 @@ def paired_forward(
             while key in found:
                 calls += 1
                 key = f"{name}#{calls}"
+            if isinstance(output, Tensor) and (layout := (layouts or {}).get(name, IMAGE)) != IMAGE:
+                image = as_images(output, pairing.batch + pairing.pairs, layout)
+                output = output if image is None else image
             found[key] = _compare(key, output, field, pairing, squared, center, scale_free)
 
         return hook

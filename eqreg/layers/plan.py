@@ -12,6 +12,7 @@ from torch import nn
 
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
+from .tokens import IMAGE
 from .wrappers import need_parameters
 
 Selector = str | type | Callable[[str, nn.Module], bool]
@@ -34,6 +35,7 @@ class Planned:
     channels: int | None
     field: FieldType | None
     reason: str
+    layout: str = IMAGE
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Plan:
     def fields(self) -> dict[str, FieldType]:
         """Name and field type of every layer that is compared."""
         return {row.name: row.field for row in self.rows if row.field is not None}
+
+    @property
+    def layouts(self) -> dict[str, str]:
+        """How what those layers put out is laid out: images, tokens, windows (``layers.tokens``)."""
+        return {row.name: row.layout for row in self.rows if row.field is not None}
 
     def __str__(self) -> str:
         head = ("layer", "type", "channels", f"{self.group} field", "why")

@@ -14,6 +14,7 @@ from ..symmetry.fields import FieldType
 from ..symmetry.groups import Group
 from .plan import GIVEN, ROOT, Fields, Plan, Planned, Selector, chosen, make_plan, overrides
 from .reynolds import Index, reynolds
+from .tokens import IMAGE
 from .weights import TiedLayer, WeightPlan, make_weight_plan
 from .wrappers import unwrapped
 
@@ -202,9 +203,11 @@ def feature_plan(
 def _traced(row: Planned, ties: Ties, given: FieldType | None) -> Planned:
     path = _path(row.name)
     if given is not None:
-        return replace(row, field=given, reason=GIVEN)
+        return replace(row, field=given, reason=GIVEN, layout=ties.layouts.get(path, IMAGE))
     if path in ties.fields:
-        return replace(row, field=ties.fields[path], reason="traced")
+        layout = ties.layouts[path]
+        reason = "traced" if layout == IMAGE else f"traced, {layout}"
+        return replace(row, field=ties.fields[path], reason=reason, layout=layout)
     if path not in ties.features:
         return replace(row, field=None, reason="it does not run")
     if not ties.features[path]:

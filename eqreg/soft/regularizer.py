@@ -93,7 +93,8 @@ class EquivarianceRegularizer:
             unsquared 2-norms that the code released with the paper minimises (it grows with the batch).
         center: take the denominators about each field's mean, so that a bias cannot buy a small number.
         example: an input of the model, a tensor or a tuple: then the fields are traced, not guessed from
-            channel counts; outputs are trivial unless ``fields`` says otherwise.
+            channel counts; outputs are trivial unless ``fields`` says otherwise. Tokens and windows of
+            transformers can be compared too, where ``layers`` names them (``soft.eq_reg_t("SwinIR")``).
         check_finite: stop on NaN or Inf in a compared layer; costs one device synchronisation a call.
 
     Raises:
@@ -177,7 +178,7 @@ class EquivarianceRegularizer:
         output, found = paired_forward(
             self._call, self._core, self.plan.fields, pairing, self.inputs, inputs, kwargs,
             squared=self.norm != "reference", center=self.center, scale_free=self.norm == "scale-free",
-            check_grid=self._new_size(images),
+            check_grid=self._new_size(images), layouts=self.plan.layouts,
         )  # fmt: skip
         if self.check_finite:
             _require_finite(found)

@@ -155,8 +155,9 @@ class Masked(nn.Module):
 
     def forward(self, x):
         z, bright = self.head(x), x.mean(1) > 0.5
-        hue = torch.zeros_like(x[:, 0])
+        hue = torch.full_like(x[:, 0], float("nan"))  # not read before it is written
         hue[bright] = 2.0 + (x[:, 1] - x[:, 2])[bright]
+        hue[~bright] = 1.0
         return self.tail(z.masked_fill(bright[:, None], 0.0)) + hue[:, None]
 
 

@@ -5,10 +5,14 @@ import math
 from pathlib import Path
 
 import pytest
-from measure import EXACT, measure
+import torch
+from measure import EXACT, measure, perturbed
 from networks import NETWORKS
 
+from eqreg import C4, EquivarianceRegularizer
 from eqreg.extras import require
+from eqreg.layers.trace import tie
+from eqreg.soft import eq_reg_t
 
 pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore")]  # their warnings
 
@@ -48,3 +52,22 @@ def test_network(network):
         assert row["error"] > 1e-6 or math.isnan(row["error"]), (
             "noise has to break the symmetry first"
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "original", "layout", "layers"),
+    [
+        ("SwinIR x1", "SwinIR", "shifted windows", 17),
+        ("deepinv Restormer", "Restormer", "image", 25),
+    ],
+)
+def test_the_layers_of_eq_reg_t(name, original, layout, layers):
+    """One line; tokens and windows are compared as images are, and a tied network has no penalty."""
+    network = next(n for n in NETWORKS if n.name == name)
+    model, x = perturbed(network.build()), network.example(2).double()
+    reg = EquivarianceRegularizer(model, C4, layers=eq_reg_t(original), example=x)
+    assert len(reg.plan.fields) == layers and layout in reg.plan.layouts.values()
+    with torch.no_grad():
+        assert float(reg(x, g=1).penalty) > 1e-3
+        tie(model, x, C4).project_(model)
+        assert float(reg(x, g=1).penalty) < 1e-20

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...symmetry.fields import FieldType
+from ..tokens import IMAGE, LAYOUTS, as_images
 from .state import Opaque, Pair, Param, State
 from .values import Value
 
@@ -104,19 +105,34 @@ def untied(state: State) -> dict[str, str]:
     return found
 
 
-def features(state: State) -> tuple[dict[str, FieldType], dict[str, bool]]:
+Kind = tuple[FieldType, str]  # and how it is laid out, one of ``tokens.LAYOUTS``
+
+
+def features(state: State) -> tuple[dict[str, Kind], dict[str, bool]]:
     """Types of what modules put out, where they have one; and of all, whether they are known to turn."""
-    fields: dict[str, FieldType | None] = {}
+    fields: dict[str, Kind | None] = {}
     turns: dict[str, bool] = {}
-    seen: dict[int, FieldType | None] = {}
+    seen: dict[int, Kind | None] = {}
     for path, t in state.tape.features:
         known = state.known.get(t)
         if t not in seen:  # a container puts out what its last module does
-            seen[t] = _field(state, known) if isinstance(known, Value) else None
+            seen[t] = _kind(state, known) if isinstance(known, Value) else None
         kind = seen[t]
         turns[path] = turns.get(path, True) and isinstance(known, Value)
         fields[path] = kind if path not in fields or fields[path] == kind else None
     return {p: k for p, k in fields.items() if k is not None}, turns
+
+
+def _kind(state: State, value: Value) -> Kind | None:
+    """Type and layout of a feature, if it is a batch of images in any of the layouts."""
+    for layout in LAYOUTS:
+        ids, *moved = (as_images(v, 1, layout) for v in (value.ids, *value.moved))
+        if ids is None:
+            continue
+        image = value if layout == IMAGE else Value(ids, tuple(m for m in moved if m is not None))
+        if (field := _field(state, image)) is not None:
+            return field, layout
+    return None
 
 
 def _field(state: State, value: Value) -> FieldType | None:

@@ -53,6 +53,7 @@ class Ties:
         untied: names of those that the trace did not reach, with the reason.
         fields: type of what each module puts out, where it is a sum of trivial and regular fields, in the
             order of execution; a module that runs several times with different types is left out.
+        layouts: for those, how the feature is laid out (images, tokens, windows), see ``layers.tokens``.
         features: for every module that ran, whether what it puts out is known to turn.
         breaks: the operations that no weights make equivariant, in the order of execution.
         restarts: how often a choice of channels was revised.
@@ -64,6 +65,7 @@ class Ties:
     tied: tuple[str, ...]
     untied: dict[str, str]
     fields: dict[str, FieldType]
+    layouts: dict[str, str]
     features: dict[str, bool]
     breaks: tuple[Break, ...]
     restarts: int
@@ -219,7 +221,8 @@ def _read(
     missed = untied(state)
     breaks = tuple(state.breaks)
     ties = Ties(
-        action.group, sizes, tuple(n for n in sizes if n in used.of), missed, kinds, known,
+        action.group, sizes, tuple(n for n in sizes if n in used.of), missed,
+        {n: k for n, (k, _) in kinds.items()}, {n: layout for n, (_, layout) in kinds.items()}, known,
         breaks, restarts, math.inf, used, action,
     )  # fmt: skip
     state.forget()

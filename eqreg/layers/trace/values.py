@@ -11,6 +11,7 @@ invent one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ class Numbers:
 
     def __init__(self) -> None:
         self.next = _CONSTANTS
-        self._constants: dict[float, int] = {}
+        self._constants: dict[float | None, int] = {}  # None is NaN, which equals nothing
         self._table = torch.zeros(0, dtype=torch.float64)
         self._where = torch.empty(0, dtype=torch.int32)
 
@@ -69,12 +70,14 @@ class Numbers:
     def constant(self, t: Tensor) -> Tensor:
         """Numbers of constants, the same for the same value wherever it appears."""
         values, inverse = t.double().unique(return_inverse=True)
-        for v in values.tolist():
+        found = [None if math.isnan(v) else v for v in values.tolist()]
+        for v in found:
             self._constants.setdefault(v, len(self._constants))
         if len(self._constants) >= _CONSTANTS:
             raise MemoryError("more than 65536 different constants meet the data")
-        self._table = torch.tensor(list(self._constants), dtype=torch.float64)
-        return torch.tensor([self._constants[v] for v in values.tolist()])[inverse]
+        table = [math.nan if v is None else v for v in self._constants]
+        self._table = torch.tensor(table, dtype=torch.float64)
+        return torch.tensor([self._constants[v] for v in found])[inverse]
 
     def draw(self, ids: Tensor, salt: int) -> Tensor:
         """A random value in [0.5, 1.5) for each number; constants have their own."""
