@@ -78,18 +78,18 @@ def path(numbers, color, shift):
 
 
 def drawing():
-    height = TOP + 5 * ROW + 26
+    height = TOP + 5 * ROW + 56
     yield element("title", "Map of the chapters and three ways through them")
     yield element("rect", width=WIDTH, height=height, rx=10, fill="#fff")
     yield text(
         LEFT, 30, "Thin arrows: what builds on what. Broad lines: three ways to read.", 13, "start"
     )
-    ways = (("a student", ("1", "3", "8", "9", "11"), BLUE, -5), ("a practitioner", ("9", "18", "17"), ORANGE, 3),
-            ("a mathematician", ("2", "3", "4", "6", "10", "11"), GREEN, 10))  # fmt: skip
+    ways = (("a student", ("1", "3", "8", "9", "11"), BLUE, -5), ("a practitioner", ("9", "18", "10", "11", "19"), ORANGE, 3),
+            ("a mathematician", ("2", "4", "7", "11", "9", "10", "12"), GREEN, 10))  # fmt: skip
     for i, (name, numbers, color, shift) in enumerate(ways):
         yield path(numbers, color, shift)
-        y = TOP + 5 * ROW + 6
-        x = LEFT + 10 + (0, 205, 432)[i]
+        y = TOP + 5 * ROW - 6 + 24 * i
+        x = LEFT + 10
         line = {
             "stroke": color,
             "stroke_width": 9,
