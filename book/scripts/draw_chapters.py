@@ -84,8 +84,11 @@ def drawing():
     yield text(
         LEFT, 30, "Thin arrows: what builds on what. Broad lines: three ways to read.", 13, "start"
     )
-    ways = (("a student", ("1", "3", "8", "9", "11"), BLUE, -5), ("a practitioner", ("9", "18", "10", "11", "19"), ORANGE, 3),
-            ("a mathematician", ("2", "4", "7", "11", "9", "10", "12"), GREEN, 10))  # fmt: skip
+    ways = (
+        ("a student", ("1", "3", "8", "9", "11"), BLUE, -5),
+        ("a practitioner", ("9", "18", "10", "11", "19"), ORANGE, 3),
+        ("a mathematician", ("2", "4", "7", "11", "9", "10", "12"), GREEN, 10),
+    )
     for i, (name, numbers, color, shift) in enumerate(ways):
         yield path(numbers, color, shift)
         y = TOP + 5 * ROW - 6 + 24 * i
