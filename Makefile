@@ -144,7 +144,7 @@ artifacts: setup ## the long runs whose results artifacts/ holds (hours on one c
 	for task in rain classification; do $(BIN)/python -m eqreg run $$task --preset evidence --runs artifacts/runs; done; \
 	study rain --preset opponents; \
 	study classification --preset opponents
-	@set -e; for name in suggested scale kills $(if $(EQREG_DATA),ct_simulator rain_statistics); do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for name in suggested scale kills $(if $(EQREG_DATA),row_costs ct_simulator rain_statistics); do echo "== $$name =="; $(BIN)/python benchmarks/$$name.py; done
 
 gpu: setup ## what GPU.md lists as pending; MINUTES=9 stops in time, JOBS=6 share the card, call again to go on
 	$(BIN)/python benchmarks/gpu.py --jobs $(JOBS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(EQREG_DATA),--data "$(EQREG_DATA)")

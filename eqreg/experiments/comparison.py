@@ -15,6 +15,7 @@ from .stamp import united
 
 # What the claim of EQ-Reg is judged by; fixed before the runs.
 CONTRASTS = (("eqreg", "pairs"), ("eqreg", "augmentation"), ("eqreg", "strict-equal"))
+CLAIM = ("plain", "augmentation", "strict-equal", "pairs", "eqreg")
 
 # Of a tuning of an earlier version, which did not write where it ran.
 NOT_STAMPED = "not stamped"
@@ -163,6 +164,7 @@ def costs(content: dict[str, Any], to: str = "plain") -> str:
             f"{method:22}{(row.get('images') or ['-'])[0]!s:>9}{ratio:7.2f}{y[-1]:14.4f}"
             f"{'-' if early else f'>= {at:.4f}':>14}"
         )
+    lines.append("time: of a step, to be compared only if each run had the machine to itself")
     return "\n".join(lines)
 
 
@@ -181,16 +183,31 @@ def choices(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def judged(rows: dict[str, Any]) -> tuple[list[int], list[str]]:
+    """The seeds that contrasts are over, and the rows that have them all.
+
+    The rows of the claim decide which seeds: those that each of them has finished with a network that says
+    something. Another row that died or is not done at one of them is left out, and takes no seed from the claim.
+    """
+
+    def alive(row: dict[str, Any]) -> set[int]:
+        mute = row.get("mute") or [False] * len(row["seeds"])
+        return {s for s, dead in zip(row["seeds"], mute, strict=True) if not dead}
+
+    core = [m for m in rows if m in CLAIM] or list(rows)
+    seeds = set.intersection(*(alive(rows[m]) for m in core))
+    return sorted(seeds), [m for m in rows if seeds <= alive(rows[m])]
+
+
 def decided(content: dict[str, Any]) -> list[Contrast]:
-    """The contrasts that were fixed beforehand, over the seeds that all rows have.
+    """The contrasts that were fixed beforehand, over the seeds and rows of :func:`judged`.
 
     Every row to ``plain``, and EQ-Reg to what it must beat: pairs without its penalty, augmentation, and
-    strict layers of as many parameters. Seeds with a network that says nothing in any row are left out.
+    strict layers of as many parameters.
     """
-    rows, task = content["rows"], get_task(content["settings"]["task"])
-    seeds = set.intersection(*(set(row["seeds"]) for row in rows.values()))
-    for row in rows.values():
-        seeds -= {s for s, mute in zip(row["seeds"], row.get("mute") or [], strict=False) if mute}
+    task = get_task(content["settings"]["task"])
+    seeds, joined = judged(content["rows"])
+    rows = {m: content["rows"][m] for m in joined}
     pairs = [(m, "plain") for m in rows if m != "plain" and "plain" in rows]
     pairs += [p for p in CONTRASTS if set(p) <= set(rows)]
     if len(seeds) < 2 or not pairs:
@@ -198,7 +215,7 @@ def decided(content: dict[str, Any]) -> list[Contrast]:
 
     def chosen(row: dict[str, Any], values: list[Any]) -> list[Any]:
         found = dict(zip(row["seeds"], values, strict=True))
-        return [found[s] for s in sorted(seeds)]
+        return [found[s] for s in seeds]
 
     numbers = {m: chosen(row, row["metrics"][task.score]) for m, row in rows.items()}
     images = {m: chosen(row, row["per_image"][task.score]) for m, row in rows.items()}
@@ -211,10 +228,16 @@ def verdicts(content: dict[str, Any]) -> str:
     if not told:
         return "no contrast yet: two seeds that all rows have are needed"
     margin = get_task(content["settings"]["task"]).margin
-    lines = [f"pooled 95 % intervals, Holm's p, margin {margin:g}"]
+    seeds, joined = judged(content["rows"])
+    lines = [f"{len(seeds)} seeds, pooled 95 % intervals, Holm's p, margin {margin:g}"]
     for c in told:
         lines.append(
             f"{c.a + ' - ' + c.b:42}{c.mean:+9.4f} ± {c.half:.4f}  images ± {c.image_half:.4f}"
             f"  p {c.p:.3f}  {c.verdict}"
         )
+    for method, row in content["rows"].items():
+        dead = sum(map(bool, row.get("mute") or []))
+        if dead or method not in joined:
+            told_of = "" if method in joined else ", not judged"
+            lines.append(f"{method}: {len(row['seeds'])} runs, {dead} say nothing{told_of}")
     return "\n".join(lines)

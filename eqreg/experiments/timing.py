@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,50 @@ def seconds_a_step(
     Raises:
         ValueError: unknown names, or fewer than one step.
     """
+    clock = _clock(task, preset, method, root, device)
+    clock(_WARM)
+    return clock(steps) / steps
+
+
+def ratios(
+    task: str, preset: str, methods: Sequence[str], *, steps: int = 20, rounds: int = 7,
+    root: str | Path | None = None, device: torch.device | str = "cpu",
+) -> dict[str, tuple[float, float, float]]:  # fmt: skip
+    """Time of a training step of each row, as a multiple of that of the first.
+
+    The rows take turns, and each is divided by the first one of its round, so that a machine with other work
+    slows both.
+
+    Args:
+        task, preset: names.
+        methods: rows.
+        steps: of each row in a round.
+        rounds: how often.
+        root, device: as for :func:`eqreg.experiments.runs.train`.
+
+    Returns:
+        Median, smallest and largest ratio over the rounds.
+
+    Raises:
+        ValueError: unknown names, or fewer than one step or round.
+    """
+    if rounds < 1 or not methods:
+        raise ValueError(f"ratios: expected methods and rounds, got {list(methods)} and {rounds}")
+    clocks = {m: _clock(task, preset, m, root, device) for m in methods}
+    for clock in clocks.values():
+        clock(_WARM)
+    found: dict[str, list[float]] = {m: [] for m in methods}
+    for _ in range(rounds):
+        seconds = {m: clock(steps) for m, clock in clocks.items()}
+        for m, value in seconds.items():
+            found[m].append(value / seconds[methods[0]])
+    return {m: (statistics.median(v), min(v), max(v)) for m, v in found.items()}
+
+
+def _clock(
+    task: str, preset: str, method: str, root: str | Path | None, device: torch.device | str
+) -> Callable[[int], float]:
+    """Trains a row for a number of steps; seconds."""
     known = get_task(task)
     strengths = known.preset(preset).strengths_of(known.methods[_base(task, method)])
     rates = known.preset(preset).rates
@@ -41,8 +86,7 @@ def seconds_a_step(
     sampler = chosen.sampler(its, row.method, run.seed, root, next(model.parameters()).device)
     generator = torch.Generator().manual_seed(run.seed)
     how: dict[str, Any] = {"lr": run.lr, "generator": generator, "progress": False, **settings}
-    fit(model, sampler, steps=_WARM, **how)
-    return fit(model, sampler, steps=steps, **how).seconds / steps
+    return lambda steps: fit(model, sampler, steps=steps, **how).seconds
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,24 @@ def test_the_budget_that_timing_leaves_goes_to_the_runs(listed, tmp_path, monkey
     assert "rain tiny: 9 jobs left" in capsys.readouterr().out
 
 
+def test_ratios_are_to_the_first_row_of_the_same_round(tiny, monkeypatch):
+    def clock(task, preset, method, root, device):
+        load = iter(
+            [9.0, 1.0, 5.0, 2.0]
+        )  # warming up, then three rounds; in the second the machine is busy
+        return lambda steps: steps * {"plain": 1.0, "eqreg": 1.5}[method] * next(load)
+
+    with monkeypatch.context() as m:
+        m.setattr(timing, "_clock", clock)
+        found = timing.ratios("rain", "tiny", ("plain", "eqreg"), steps=4, rounds=3)
+    assert found == {"plain": (1.0, 1.0, 1.0), "eqreg": (1.5, 1.5, 1.5)}
+    found = timing.ratios("rain", "tiny", ("plain", "eqreg"), steps=2, rounds=3)
+    middle, low, high = found["eqreg"]
+    assert 0 < low <= middle <= high
+    with pytest.raises(ValueError, match="expected methods and rounds"):
+        timing.ratios("rain", "tiny", (), rounds=3)
+
+
 def test_seconds_are_those_of_the_steps(tiny):
     found = timing.seconds_a_step("rain", "tiny", "decay-C2", steps=3)
     assert 0 < found < 60

@@ -97,6 +97,43 @@ def test_a_ledger_says_where_it_ran_and_an_older_one_that_it_does_not(tiny, tmp_
     assert json.loads((tmp_path / "kept/rain/tiny/pairs/tuning.json").read_text()) == older
 
 
+def test_a_row_that_dies_takes_no_seed_from_the_claim():
+    def row(values, mute=None, seeds=(0, 1, 2)):
+        images = [[v, v + 0.01] for v in values]
+        found = {"metrics": {"psnr": values}, "per_image": {"psnr": images}, "seeds": list(seeds)}
+        return found if mute is None else {**found, "mute": mute}
+
+    rows = {
+        "plain": row([30.0, 30.1, 30.2], [False] * 3),
+        "eqreg": row([31.0, 31.1, 31.3], [None, False, False]),
+        "pairs": row([30.0, 30.2, 30.2]),
+        "decay": row([30.5, 9.0, 30.6], [False, True, False]),
+        "automatic": row([30.5, 30.6], [False] * 2, (0, 2)),
+        "eqreg-at-pairs-rate": row([31.0, 31.0, 31.2]),
+    }
+    content = {"rows": rows, "settings": {"task": "rain"}}
+    assert comparison.judged(rows) == (
+        [0, 1, 2],
+        ["plain", "eqreg", "pairs", "eqreg-at-pairs-rate"],
+    )
+    pairs = {(c.a, c.b) for c in comparison.decided(content)}
+    assert ("eqreg", "pairs") in pairs and not any("decay" in p for p in pairs)
+    told = comparison.verdicts(content)
+    assert told.startswith("3 seeds") and "decay: 3 runs, 1 say nothing, not judged" in told
+    assert "automatic: 2 runs, 0 say nothing, not judged" in told
+    rows["pairs"]["mute"] = [
+        True,
+        False,
+        False,
+    ]  # one of the claim's: its seed goes, and the decay's other stays out
+    assert comparison.judged(rows)[0] == [1, 2]
+    assert "pairs: 3 runs, 1 say nothing" in comparison.verdicts(content)
+    rows["decay"]["mute"] = [True, False, False]
+    assert "decay" in comparison.judged(rows)[1]
+    alone = {m: rows[m] for m in ("decay", "automatic")}
+    assert comparison.judged(alone) == ([2], ["decay", "automatic"])
+
+
 def test_cost_is_told_at_equal_images_and_at_equal_time():
     def row(seconds, *looks, images=96):
         return {
@@ -114,6 +151,11 @@ def test_cost_is_told_at_equal_images_and_at_equal_time():
         }
     }
     told = {line.split()[0]: line.split()[1:] for line in comparison.costs(content).splitlines()}
+    assert (
+        comparison.costs(content)
+        .splitlines()[-1]
+        .startswith("time: of a step, to be compared only")
+    )
     assert told["plain"] == ["96", "1.00", "30.0000", ">=", "30.0000"]
     assert told["slow"] == ["96", "1.25", "30.0000", ">=", "26.0000"]
     assert told["quick"] == ["96", "0.50", "12.0000", ">=", "12.0000"]
