@@ -205,3 +205,41 @@ def test_what_tracing_cannot_carry_is_named_where_it_begins(make, op, reason):
     assert not report
     assert report.breaks[0].op == op and reason in report.breaks[0].reason, str(report)
     assert "tail.weight" in report.untied and "head.weight" not in report.untied
+
+
+class Merged(nn.Module):
+    """Runs one convolution with the weights of two, written past autograd, as re-parametrised networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.three, self.one, self.run = conv(3, 8), conv(3, 8, 1), conv(3, 8)
+        self.tail = conv(8, 3)
+
+    def forward(self, x):
+        one = F.pad(self.one.weight.data, [1, 1, 1, 1])
+        self.run.weight.data = (self.three.weight.data + one).contiguous()
+        self.run.bias.data = self.three.bias.data + self.one.bias.data
+        return self.tail(self.run(x).relu())
+
+
+def test_weights_written_past_autograd_are_seen():
+    report = check(Merged(), torch.rand(1, 3, 8, 8), C4)
+    assert report and not report.untied, str(report)
+    ties = tie(Merged(), torch.rand(1, 3, 8, 8), C4)
+    assert {"three.weight", "one.weight", "three.bias"} <= set(ties.tied)
+
+
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.tail = conv(3, 8, 1), conv(8, 8), conv(8, 3)
+
+    def forward(self, x):
+        w = F.conv2d(self.a.weight.permute(1, 0, 2, 3), self.b.weight.flip(2, 3), padding=2)
+        return self.tail(F.conv2d(x, w.flip(2, 3).permute(1, 0, 2, 3), padding=1))
+
+
+def test_a_weight_that_is_a_product_is_named():
+    report = check(Product(), torch.rand(1, 3, 8, 8), C4)
+    assert not report and report.breaks[0].op == "convolution"
+    assert "product of parameters" in report.breaks[0].reason, str(report)

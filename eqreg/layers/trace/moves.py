@@ -19,7 +19,7 @@ _FIRST = """view _unsafe_view reshape _reshape_alias permute transpose t expand 
     unsqueeze squeeze contiguous repeat flip unfold im2col reflection_pad1d reflection_pad2d
     replication_pad1d replication_pad2d upsample_nearest2d _upsample_nearest_exact2d as_strided index_select
     gather rot90 lift_fresh channel_shuffle native_channel_shuffle narrow diagonal take embedding masked_fill
-    repeat_interleave unsafe_split unsafe_chunk view_copy cat stack"""
+    reread repeat_interleave unsafe_split unsafe_chunk view_copy cat stack"""
 _FIRST_TWO = "copy slice_scatter select_scatter diagonal_scatter as_strided_scatter overwrite"
 MOVES: dict[str, tuple[int, ...]] = {
     **{name: (0,) for name in _FIRST.split()},

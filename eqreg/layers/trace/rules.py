@@ -270,6 +270,8 @@ def _classes(results: list[Any]) -> Tensor | None:
 def _why(state: State, node: Node) -> str:
     given = state.tape.shapes[node.ins[0]]
     made = state.tape.shapes[next(o for o in node.outs if o is not None)]
+    if node.name == "convolution":
+        return "its weight is a product of parameters, of which tracing does not know how they turn"
     return f"{given} -> {made} is not the same for a turned input"
 
 

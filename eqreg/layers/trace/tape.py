@@ -67,6 +67,11 @@ class Tape:
     )  # values of masks that depend on the input
 
 
+def reread(old: Tensor, at: Tensor) -> Tensor:
+    """What another tensor with the same storage holds, of which no operation tells (``.data``)."""
+    return old.reshape(-1)[at]
+
+
 def overwrite(old: Tensor, new: Tensor, at: Tensor) -> Tensor:
     """``old`` with ``new.flatten()[at]`` where ``at >= 0``: how a write in place reaches another view."""
     return torch.where(at >= 0, new.reshape(-1)[at.clamp_min(0)], old)
@@ -77,6 +82,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.tape, self.path = Tape(), path
         self.number: dict[int, int] = {}  # id(tensor) -> number
+        self.home: dict[int, int] = {}  # id(tensor) -> its storage when it was numbered
         self.kept: dict[int, list[Tensor]] = {}  # by storage; alive, so that ids stay unique
         self.known: set[int] = set()
         self.live: set[int] = set()
@@ -85,7 +91,7 @@ class _Recorder(TorchDispatchMode):
         """A new number for a tensor."""
         number = len(self.tape.shapes)
         self.tape.shapes.append(tuple(t.shape))
-        self.number[id(t)] = number
+        self.number[id(t)], self.home[id(t)] = number, _storage(t)
         self.keep(t)
         if live:
             self.live.add(number)
@@ -106,6 +112,8 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        for t in given:
+            self.recognise(t)
         live = any(self.number.get(id(t)) in self.live for t in given)
         written = _written(func, args, kwargs)
         if live:
@@ -137,13 +145,35 @@ class _Recorder(TorchDispatchMode):
         index = len(self.tape.nodes)
         self.tape.nodes.append(Node(index, func, name, args, kwargs, ins, outs, path))
 
+    def recognise(self, t: Tensor) -> None:
+        """A tensor that came by ``.data``, or whose ``.data`` was set: the recorder has seen no operation."""
+        if id(t) in self.number:
+            if self.home[id(t)] == _storage(t):
+                return
+            del self.number[id(t)]  # it shows other numbers now
+            self.known.discard(id(t))
+        elif id(t) in self.known:
+            return
+        for other in self.kept.get(_storage(t), ()):
+            if (
+                other is not t
+                and other.dtype == t.dtype
+                and self.number.get(id(other)) in self.live
+            ):
+                place = torch.full((t.untyped_storage().nbytes() // t.element_size(),), -1)
+                _places(other, place)[...] = torch.arange(other.numel()).view(other.shape)
+                at = _places(t, place).clone()
+                if bool((at >= 0).all()):
+                    return self.node(reread, (self.ref(other), at), {}, [t])
+
     def spread(self, t: Tensor) -> None:
         """The other views of a storage, after ``t`` was written."""
         new = Ref(self.number[id(t)])
         place = torch.full((t.untyped_storage().nbytes() // t.element_size(),), -1)
         _places(t, place)[...] = torch.arange(t.numel()).view(t.shape)
         for alias in self.kept[_storage(t)]:
-            if alias is not t and id(alias) in self.number:
+            # One whose .data was set since has left the storage.
+            if alias is not t and id(alias) in self.number and _storage(alias) == _storage(t):
                 at = _places(alias, place).clone()
                 if bool((at >= 0).any()):
                     self.node(overwrite, (self.ref(alias), new, at), {}, [alias])
