@@ -19,7 +19,7 @@ from .values import Value
 _EARLIER = (
     "look before it for padding, cropping or shifting to one side; sizes that need none may do"
 )
-_CENTRE = "choose padding and sizes with stride | H + 2P - K, for example another crop size"
+CENTRE = "choose padding and sizes with stride | H + 2P - K, for example another crop size"
 
 
 def convolution(state: State, node: Node) -> None:
@@ -67,7 +67,7 @@ def convolution(state: State, node: Node) -> None:
         state.breaks.append(Break(
             node.path, node.name,
             f"kernel {tuple(kernel)}, stride {tuple(stride)}, padding {tuple(padding)} on {tuple(shape[2:])} sample "
-            "other pixels of a turned image", _CENTRE, assumed=True,
+            "other pixels of a turned image", CENTRE, assumed=True,
         ))  # fmt: skip
 
     def pairs() -> Maps:

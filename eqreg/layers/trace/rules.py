@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .action import outer
-from .conv import convolution
+from .conv import CENTRE, convolution
 from .moves import MOVES, fill_of, is_pointwise, moved
 from .norms import BATCH_NORMS, ROWS, affine, along, joined, norm
 from .products import bilinear, linear
@@ -276,6 +276,8 @@ def _why(state: State, node: Node) -> str:
 
 
 def _remedy(node: Node) -> str:
-    if "pool" in node.name or "upsample" in node.name:
+    if "pool" in node.name:
+        return CENTRE
+    if "upsample" in node.name:
         return "use sizes that the stride divides, without padding on one side"
     return ""
