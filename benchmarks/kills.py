@@ -4,7 +4,8 @@
 
 Trains each method once undisturbed, and once with SIGKILL at random moments, each time called again. Each
 sitting is a process that does what `eqreg train` does; it is forked, so that a kill does not cost the import
-of torch. Writes artifacts/kills.json.
+of torch. Writes artifacts/kills.json after each method. Called again, it leaves out the methods that the file
+already has, with as many kills by the same version.
 """
 
 from __future__ import annotations
@@ -70,8 +71,10 @@ class Training:
             os._exit(status)
 
     def written(self) -> int:
-        checkpoint = self.folder / "checkpoint.safetensors"
-        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        try:
+            return (self.folder / "checkpoint.safetensors").stat().st_mtime_ns
+        except FileNotFoundError:  # also between two renames of the writer
+            return 0
 
     def step(self) -> int:
         """Steps of the last whole checkpoint."""
@@ -161,6 +164,19 @@ def killed(
     }  # fmt: skip
 
 
+def kept(path: Path, settings: dict, number: int, version: str) -> dict[str, dict]:
+    """Rows of the file by method: those of an earlier call of this version with the same settings."""
+    if not path.exists():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["settings"] != settings or content["stamp"]["version"] != version:
+        return {}
+    rows = {m: r for m, r in content["methods"].items() if r["number"] >= number}
+    if SHOWN in rows:
+        rows[SHOWN] |= {"kills": content["kills"]}
+    return rows
+
+
 def preload() -> None:
     """Import once, here, what a sitting would import."""
     for name in ("filelock", "tqdm.auto", "torch._dynamo", "eqreg.measure"):
@@ -180,15 +196,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # forked processes inherit no thread, and nothing here starts one
     preload()
-    began, dice, found = time.perf_counter(), random.Random(arguments.seed), {}
-    steps, every = arguments.steps, arguments.checkpoint_every
-    for method in arguments.methods:
+    began, steps, every = time.perf_counter(), arguments.steps, arguments.checkpoint_every
+    settings = {"task": "rain", "preset": "quick", "steps": steps, "checkpoint_every": every}
+    found = kept(arguments.out, settings, arguments.kills, stamp([], 0)["version"])
+    before = json.loads(arguments.out.read_text("utf-8"))["stamp"]["hours"] if found else 0.0
+    for method in (m for m in arguments.methods if m not in found):
+        dice = random.Random(f"{arguments.seed} {method}")
         with tempfile.TemporaryDirectory() as name:
             found[method] = killed(method, arguments.kills, steps, every, dice, Path(name))
         report(f"{method}: { {k: v for k, v in found[method].items() if k != 'kills'} }")
         content = {
-            "stamp": stamp([0], (time.perf_counter() - began) / 3600),
-            "settings": {"task": "rain", "preset": "quick", "steps": steps, "checkpoint_every": every},
+            "stamp": stamp([arguments.seed], before + (time.perf_counter() - began) / 3600),
+            "settings": settings,
             **{k: sum(row[k] for row in found.values()) for k in ("number", "while_writing")},
             **{
                 k: all(row[k] for row in found.values())

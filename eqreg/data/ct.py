@@ -211,6 +211,8 @@ def _read_npy(path: Path) -> np.ndarray[Any, Any]:
     values = from_npy(path)
     if values.dtype in (np.uint8, np.bool_):
         raise ValueError(f"expected CT numbers, got an 8-bit picture ({values.dtype})")
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"expected CT numbers, got values of type {values.dtype}")
     return values.astype(np.float32)
 
 

@@ -42,26 +42,6 @@ def reynolds(tensor: Tensor, index: Index) -> Tensor:
     return copies.sum(0).div_(len(copies)).view(tensor.shape).to(tensor.dtype)
 
 
-def shrink_(
-    tensor: Tensor, index: Index, share: float, rest: Tensor | None = None
-) -> Tensor | None:
-    """Move a parameter by ``share`` of the way to its mean over the group, in place.
-
-    Half precision knows no change below 1/512 of a number, so what rounding takes away is returned and
-    wanted back as ``rest`` at the next call.
-
-    Returns:
-        What is left to add, in float32; None for float32 and float64, which need none.
-    """
-    if tensor.dtype == torch.promote_types(tensor.dtype, torch.float32):
-        tensor.lerp_(reynolds(tensor, index), share)
-        return None
-    whole = wide(tensor) if rest is None else wide(tensor) + rest.to(tensor.device)
-    whole.lerp_(reynolds(whole, index), share)
-    tensor.copy_(whole)
-    return whole - wide(tensor)
-
-
 class _Indices:
     """The latest indices, as many as fit into a number of bytes; those in use stay with their layers."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -119,12 +120,17 @@ def _push(f: _Map, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad(), warnings.catch_warnings():
         # torch's own: its forward-mode decompositions are scripted when they are first used.
         warnings.filterwarnings("ignore", r".*torch\.jit\.script", DeprecationWarning)
-        y, dy = torch.func.jvp(f, (x,), (direction,))[:2]
+        y, dy = torch.func.jvp(partial(_one_tensor, f), (x,), (direction,))[:2]
+    return wide(y), wide(dy)
+
+
+def _one_tensor(f: _Map, x: Tensor) -> Tensor:
+    y = f(x)
     if not isinstance(y, Tensor):
         raise TypeError(
             f"f must return one tensor, got {given(y)}; pick one, for example lambda x: f(x)[0]"
         )
-    return wide(y), wide(dy)
+    return y
 
 
 def _gradient(x: Tensor) -> tuple[Tensor, Tensor]:

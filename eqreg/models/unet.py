@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import given
 from ..symmetry.groups import Group
 from ..typed import typed
 from ._layers import End, convolution, draw
@@ -83,10 +84,14 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Restore images (B, C, H, W)."""
         factor = 2**self.levels
-        if x.ndim != 4 or any(n < factor or n % factor for n in x.shape[-2:]):
+        if (
+            not isinstance(x, Tensor)
+            or x.ndim != 4
+            or any(n < factor or n % factor for n in x.shape[-2:])
+        ):
             raise ValueError(
                 f"UNet: expected (B, {self.channels}, H, W) with sides divisible by {factor}, got "
-                f"{tuple(x.shape)}"
+                f"{tuple(x.shape) if isinstance(x, Tensor) else given(x)}"
             )
         return x + self.body(x)
 

@@ -48,8 +48,8 @@ def gated(model: nn.Module, plan: WeightPlan, gamma: float, *, learnt: bool) -> 
     for layer in plan.tied.values():
         named = [n for n in layer.names if getattr(layer.module, n, None) is not None]
         tensors = list(layer.tensors(trainable=False))
-        for name, (_, index) in zip(named, tensors, strict=True):
-            gates.append(gate := _Gate(index, gamma, learnt))
+        for name, (tensor, index) in zip(named, tensors, strict=True):
+            gates.append(gate := _Gate(index, gamma, learnt).to(tensor.device))
             register_parametrization(layer.module, name, gate)
     return gates
 

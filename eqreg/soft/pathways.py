@@ -3,18 +3,20 @@ r"""Residual pathways: each weight is a strict one plus a free one, and the free
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from ..checks import need_number
+from ..checks import need_number, wide
 from ..layers.plan import Fields, Selector
 from ..layers.reynolds import Index, projected
 from ..layers.traced import weight_plan
 from ..symmetry.groups import Group
+from .remainders import Decay
 
 _STRICT = 0.01  # decay of the strict path, as a share of that of the free one
 
@@ -32,13 +34,13 @@ class _Paths(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """All in the strict path, with the norm that the weight had."""
-        even = projected(weight, self.index)
+        even = projected(wide(weight), self.index)
         if weight.ndim > 1 and bool(norm := even.norm()):
-            even = even * (weight.norm() / norm)
-        return even, torch.zeros_like(weight)
+            even = even * (wide(weight).norm() / norm)
+        return even.to(weight.dtype), torch.zeros_like(weight)
 
 
-class PathwayDecay:
+class PathwayDecay(Decay):
     r"""Two paths in every layer, :math:`W=\Pi U+B`, and a decay after each step that is stronger on the free one.
 
     A decay is a Gaussian prior, and this one says: probably symmetric, possibly not. In the linear case the
@@ -46,7 +48,7 @@ class PathwayDecay:
     network starts strict (:math:`B=0`), and has twice the parameters while it trains, none more in use.
 
     Args:
-        model: changed in place: its tied parameters are parametrised.
+        model: changed in place: its tied parameters are parametrised; frozen ones stay as they are.
         group, layers, fields, in_fields, example: as for :func:`~eqreg.equivariance_distance`.
         strength: of the decay of :math:`B`, by :math:`e^{-s\,\mathrm{lr}}` a step; that of :math:`U` is a
             hundredth of it.
@@ -57,6 +59,8 @@ class PathwayDecay:
     Reference: Finzi, Benton & Wilson, Residual Pathway Priors for Soft Equivariance Constraints, NeurIPS 2021. The
     construction is our own: one convolution with the sum of the kernels, not two networks.
     """
+
+    finite = True
 
     def __init__(
         self,
@@ -73,31 +77,19 @@ class PathwayDecay:
         self.plan = weight_plan(model, group, layers, fields, in_fields, example)
         self._originals: dict[str, list[Any]] = {}
         for name, layer in self.plan.tied.items():
-            named = [n for n in layer.names if getattr(layer.module, n, None) is not None]
-            tensors = list(layer.tensors(trainable=False))
+            named = [
+                n
+                for n in layer.names
+                if getattr(getattr(layer.module, n, None), "requires_grad", False)
+            ]
+            tensors = list(layer.tensors())
             self._originals[name] = []
             for n, (_, index) in zip(named, tensors, strict=True):
                 register_parametrization(layer.module, n, _Paths(index))
                 self._originals[name].append(layer.module.parametrizations[n])  # type: ignore[index]
-        self.strengths: dict[str, float] = {}
-        self.set_strength(strength)
-
-    def set_strength(self, strength: float | Mapping[str, float]) -> None:
-        """Change the strength of all layers, or of those that a mapping names (the others get 0).
-
-        Raises:
-            ValueError: for a negative or infinite strength, or an unknown layer.
-        """
-        given = (
-            strength if isinstance(strength, Mapping) else dict.fromkeys(self.plan.tied, strength)
-        )
-        if unknown := sorted(set(given) - set(self.plan.tied)):
-            raise ValueError(
-                f"strength: expected names among {sorted(self.plan.tied)}, got {unknown[0]!r}"
-            )
-        self.strengths = {
-            n: need_number(given.get(n, 0.0), f"strength of layer {n!r}", 0) for n in self.plan.tied
-        }
+        if not any(self._originals.values()):
+            raise ValueError("PathwayDecay: expected parameters that train, all are frozen")
+        super().__init__(self.plan.tied, strength)
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -111,6 +103,19 @@ class PathwayDecay:
         """
         need_number(lr, "lr", 0)
         for name, strength in self.strengths.items():
-            for paths in self._originals[name]:
-                paths.original0.mul_(math.exp(-_STRICT * strength * lr))
-                paths.original1.mul_(math.exp(-strength * lr))
+            strict, free = math.exp(-_STRICT * strength * lr), math.exp(-strength * lr)
+            for key, tensor in self._paths(name):
+                self.change_(key, tensor, partial(_scale_, strict if key.endswith("0") else free))
+
+    def _paths(self, name: str) -> Iterator[tuple[str, Tensor]]:
+        """The paths of a layer by name: those that end in 0 are strict, in 1 free."""
+        for i, paths in enumerate(self._originals[name]):
+            yield f"{name}/{i}/0", paths.original0
+            yield f"{name}/{i}/1", paths.original1
+
+    def _shapes(self) -> dict[str, torch.Size]:
+        return {key: t.shape for name in self._originals for key, t in self._paths(name)}
+
+
+def _scale_(factor: float, tensor: Tensor) -> None:
+    tensor.mul_(factor)

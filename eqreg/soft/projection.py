@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 from ..checks import need_number, need_tensor, need_whole, wide
 from ..layers.grid import warn_of_strides
 from ..layers.plan import Fields, Selector
-from ..layers.reynolds import projected, reynolds, shrink_, source_index
+from ..layers.reynolds import Index, projected, reynolds, source_index
 from ..layers.traced import weight_plan
 from ..layers.wrappers import unwrapped
 from ..symmetry.fields import FieldType, need_field
 from ..symmetry.groups import Group
+from .remainders import Decay
 
 
 def project(
@@ -198,7 +200,7 @@ class ProjectionPenalty:
         return torch.stack(list(self.per_layer().values())).mean()
 
 
-class EquivarianceDecay:
+class EquivarianceDecay(Decay):
     r"""Decoupled shrinkage towards the equivariant weights, after each optimizer step.
 
     .. math:: W\leftarrow W+\big(1-e^{-\lambda\,\mathrm{lr}}\big)(\Pi W-W)
@@ -207,7 +209,8 @@ class EquivarianceDecay:
     the affine parameters of normalisation layers. Strength 0 changes nothing, ``math.inf`` projects.
     Running statistics of BatchNorm are measured, not trained: they stay, but for ``math.inf``. Projecting random
     weights halves the signal in every layer, which may kill a network: use :func:`equivariant_init_` before.
-    What rounding takes from weights in half precision is kept here in float32, not in the state_dict.
+    What rounding takes from weights in half precision is kept here in float32, and in the decay's ``state_dict``:
+    checkpoints that hold it beside the model's go on to the last bit.
 
     Args:
         model: any module, also wrapped by ``torch.compile`` or ``DistributedDataParallel``.
@@ -251,26 +254,9 @@ class EquivarianceDecay:
         self.model, self.group = model, group
         self.plan = weight_plan(model, group, layers, fields, in_fields, example)
         self._tied = self.plan.tied
-        self._rests: dict[tuple[str, int], Tensor | None] = {}
+        super().__init__(self._tied, strength)
         if example is None:  # else the plan has warned of what breaks at the example's size
             warn_of_strides(unwrapped(model), stacklevel=3)
-        self.strengths: dict[str, float] = {}
-        self.set_strength(strength)
-
-    def set_strength(self, strength: float | Mapping[str, float]) -> None:
-        """Change the strength of all layers, or of those that a mapping names (the others get 0).
-
-        Raises:
-            ValueError: for a negative strength or NaN, or an unknown layer.
-        """
-        given = strength if isinstance(strength, Mapping) else dict.fromkeys(self._tied, strength)
-        if unknown := sorted(set(given) - set(self._tied)):
-            names = sorted(self._tied)
-            raise ValueError(f"strength: expected names among {names}, got {unknown[0]!r}")
-        self.strengths = {
-            n: need_number(given.get(n, 0.0), f"strength of layer {n!r}", 0, finite=False)
-            for n in self._tied
-        }
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -290,10 +276,20 @@ class EquivarianceDecay:
             if share == 0:
                 continue
             for i, (tensor, index) in enumerate(layer.tensors()):
-                key = name, i
-                self._rests[key] = shrink_(tensor, index, share, self._rests.get(key))
+                self.change_(f"{name}/{i}", tensor, partial(_shrink_, index, share))
             if share == 1:  # else the network would be equivariant in train mode alone
                 layer.tie_statistics_()
 
+    def _shapes(self) -> dict[str, torch.Size]:
+        return {
+            f"{n}/{i}": t.shape
+            for n, a in self._tied.items()
+            for i, (t, _) in enumerate(a.tensors())
+        }
+
     def __repr__(self) -> str:
         return f"EquivarianceDecay({self.group}, {len(self._tied)} layers)"
+
+
+def _shrink_(index: Index, share: float, tensor: Tensor) -> None:
+    tensor.lerp_(reynolds(tensor, index), share)

@@ -28,7 +28,7 @@ def eq_reg_t(network: str) -> Callable[[str, nn.Module], bool]:
     Raises:
         ValueError: for another name.
     """
-    if network not in _PARTS:
+    if not isinstance(network, str) or network not in _PARTS:
         raise ValueError(f"eq_reg_t knows {' and '.join(_PARTS)}, got {network!r}")
     parts = _PARTS[network]
 

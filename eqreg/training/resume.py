@@ -109,7 +109,10 @@ class Sitting:
         if isinstance(self.regularizer, EquivarianceRegularizer):
             self.regularizer.calls = state["calls"]
         if self.decay is not None:
-            self.decay.set_strength(state["strengths"])
+            # Checkpoints of earlier versions have no remainders.
+            self.decay.load_state_dict(
+                {"strengths": state["strengths"], "remainders": state.get("remainders", {})}
+            )
         if hasattr(self.sampler, "load_state_dict"):
             self.sampler.load_state_dict(state["sampler"])
         if scaler := self._scaler():
@@ -124,6 +127,7 @@ class Sitting:
             return
         is_paired = isinstance(self.regularizer, EquivarianceRegularizer)
         scaler = self._scaler()
+        decay = self.decay.state_dict() if self.decay is not None else {}
         state = {
             "step": step,
             "settings": dict(self.settings),
@@ -132,7 +136,8 @@ class Sitting:
             "optimizer": self.optimizer.state_dict(),
             "history": asdict(self.history),
             "calls": self.regularizer.calls if is_paired else 0,
-            "strengths": dict(self.decay.strengths) if self.decay is not None else {},
+            "strengths": decay.get("strengths", {}),
+            "remainders": decay.get("remainders", {}),
             "sampler": self.sampler.state_dict() if hasattr(self.sampler, "state_dict") else {},
             "scaler": scaler.state_dict() if scaler else {},
             "random": random_states(self.generators),

@@ -26,7 +26,10 @@ from eqreg import (
     suggest_strength,
 )
 from eqreg.physics.ct import hu_to_mu, mu_to_hu
+from eqreg.soft import PathwayDecay
 from eqreg.strict import FourierConv2d, GroupConv2d, to_plain
+from eqreg.training import Keeping, Symmetry, fit
+from eqreg.training.checkpoint import load_checkpoint, save_checkpoint
 
 HALVES = [torch.float16, torch.bfloat16]
 
@@ -129,6 +132,88 @@ def test_what_is_left_does_not_run_away_from_a_weight_that_others_move():
             for p in model.parameters():
                 p.zero_()
     assert all(float(p.detach().abs().max()) < 1e-3 for p in model.parameters())
+
+
+def half_resumed(kind, checkpoint=None, until=None, how=None):
+    """Eight steps of training in half precision with a slow decay; made anew after ``until`` of them."""
+    x = images(4, 1, 12, 12).bfloat16()
+    for end in (until, None) if until else (None,):
+        model, done = small(), []
+        fit(
+            model, lambda generator: (x, x), steps=8, lr=2e-3, progress=False,
+            symmetry=Symmetry(decay=kind(model, C4, 2.0)),
+            keeping=Keeping(checkpoint, 3, stop=lambda end=end, done=done: done.append(0) or len(done) == end),
+        )  # fmt: skip
+        if end and how:
+            state = load_checkpoint(checkpoint)
+            assert any(rest.any() for rest in state["remainders"].values())
+            how(state)
+            save_checkpoint(checkpoint, state)
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("kind", [EquivarianceDecay, PathwayDecay])
+def test_a_resumed_half_precision_run_keeps_what_rounding_took(kind, tmp_path):
+    whole = half_resumed(kind)
+    assert torch.equal(half_resumed(kind, tmp_path / "c", 5), whole)
+
+
+def test_without_the_remainders_it_would_be_another_run(tmp_path):
+    """The test above can fail; and a checkpoint of an earlier version, which has none, is gone on from."""
+    whole = half_resumed(EquivarianceDecay)
+    again = half_resumed(
+        EquivarianceDecay, tmp_path / "c", 5, lambda state: state.pop("remainders")
+    )
+    assert not torch.equal(again, whole)
+    assert torch.allclose(again, whole, rtol=2**-6, atol=2**-8)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_pathways_decay_half_precision_weights(dtype):
+    """A share of 1/5000 a step is below what either can add to a weight."""
+    low, high = small(dtype), small(torch.float32)
+    high.load_state_dict(low.state_dict())
+    for model in (low, high):
+        decay = PathwayDecay(model, C4, 0.2)
+        decay._originals["0"][0].original1.data.fill_(0.5)
+        for _ in range(1000):
+            decay.step(1e-3)
+    free = [m[0].parametrizations.weight.original1.double().mean().item() for m in (low, high)]
+    assert free[0] == pytest.approx(0.5 * math.exp(-0.2), rel=2**-8)
+    assert free[1] == pytest.approx(0.5 * math.exp(-0.2), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [EquivarianceDecay, PathwayDecay])
+def test_the_state_of_a_decay(kind):
+    first, second = (kind(small(), C4, strength) for strength in (3.0, 1.0))
+    first.step(1e-3)
+    state = first.state_dict()
+    second.load_state_dict(state)
+    assert second.strengths == first.strengths
+    kept = second.state_dict()["remainders"]
+    assert kept.keys() == state["remainders"].keys() and len(kept) >= 4
+    assert all(torch.equal(v, kept[k]) and v.dtype == torch.float32 for k, v in kept.items())
+    for wrong in (None, {}, [], {"strengths": 1.0}):
+        with pytest.raises(ValueError, match="a state with the keys 'strengths' and 'remainders'"):
+            second.load_state_dict(wrong)
+    name = next(iter(kept))
+    for rest in ({name: torch.zeros(3)}, {"odd": kept[name]}, {name: None}):
+        with pytest.raises(ValueError, match="remainders: expected tensors of the shapes"):
+            second.load_state_dict({**state, "remainders": rest})
+    with pytest.raises(ValueError, match="remainders: expected tensors by name, got"):
+        second.load_state_dict({**state, "remainders": [1]})
+
+
+def test_fabric_keeps_the_decay(tmp_path):
+    fabric_module = pytest.importorskip("lightning_fabric")
+    fabric = fabric_module.Fabric(accelerator="cpu", devices=1)
+    first, second = (EquivarianceDecay(small(), C4, strength) for strength in (3.0, 1.0))
+    first.step(1e-3)
+    fabric.save(tmp_path / "c", {"decay": first})
+    fabric.load(tmp_path / "c", {"decay": second})
+    ours, theirs = (d.state_dict()["remainders"] for d in (first, second))
+    assert all(torch.equal(v, theirs[k]) for k, v in ours.items()) and len(theirs) == 4
+    assert second.strengths == first.strengths
 
 
 def test_projection_distance_penalty_and_start(surroundings):

@@ -229,3 +229,10 @@ def test_messages(f, x, options, error, message):
     for function in (lie_derivative, lie_error):
         with pytest.raises(error, match=message):
             function(f, x, **options)
+
+
+@pytest.mark.parametrize("f", [len, lambda x: None, lambda x: (x, x), lambda x: [1]])
+def test_a_map_that_returns_no_tensor_is_named(f):
+    """torch's forward mode would say only what it expects of functions in general."""
+    with pytest.raises(TypeError, match="f must return one tensor, got"):
+        lie_error(f, torch.rand(1, 1, 6, 6))

@@ -143,3 +143,11 @@ def test_bad_twins():
         unet().twin(C4, "size")
     with pytest.raises(ValueError, match="divisible by the 8 elements"):
         UNet(width=12).twin(C8)
+
+
+@pytest.mark.parametrize("x", [None, True, 1.5, [1, 2], "image"])
+def test_what_is_no_image_is_named(x):
+    with pytest.raises(
+        ValueError, match=r"UNet: expected \(B, 1, H, W\) with sides divisible by .*, got"
+    ):
+        UNet()(x)

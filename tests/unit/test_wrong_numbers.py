@@ -12,6 +12,8 @@ from eqreg import (
     C8,
     CyclicGroup,
     EquivarianceDecay,
+    check,
+    equivariance_distance,
     equivariance_error,
     lie_error,
     luma,
@@ -24,6 +26,7 @@ from eqreg import (
 from eqreg.layers.reynolds import _Indices, _indices, source_index
 from eqreg.physics import inpainting
 from eqreg.physics.ct import FBP, ParallelBeam, Protocol, mar_psnr, mar_ssim, measure, rmse_hu
+from eqreg.soft import PathwayDecay, eq_reg_t
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -226,3 +229,33 @@ def test_arrays_of_one_dimension_are_sequences_of_numbers():
         half_width(np.ones((2, 2)))
     with pytest.raises(TypeError, match="half_width: expected values of type Sequence"):
         half_width(np.array(["1", "2"]))
+
+
+@pytest.mark.parametrize(
+    ("x", "what"), [(X[:0, :1], "is empty"), (X[:, :1] * math.nan, "holds NaN")]
+)
+def test_an_example_without_values_is_no_proof_of_symmetry(x, what):
+    """The error of an empty batch was 0, that of NaN was laid upon an operation of the network."""
+    layer = nn.Conv2d(1, 4, 3)
+    for use in (check, lambda m, x, g: equivariance_distance(m, g, example=x)):
+        with pytest.raises(ValueError, match=f"an example with values: input 0 of shape .* {what}"):
+            use(layer, x, C4)
+
+
+def test_pathways_leave_frozen_parameters_alone():
+    """They were decayed with the others."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 1, 3))
+    net[0].requires_grad_(False)
+    before = net[0].weight.clone()
+    decay = PathwayDecay(net, C4, 40.0)
+    decay.step(1.0)
+    assert torch.equal(net[0].weight, before) and not hasattr(net[0], "parametrizations")
+    assert hasattr(net[1], "parametrizations")
+    with pytest.raises(ValueError, match="expected parameters that train, all are frozen"):
+        PathwayDecay(nn.Conv2d(1, 4, 3).requires_grad_(False), C4)
+
+
+@pytest.mark.parametrize("network", ["swinir", None, ["SwinIR"], {}])
+def test_eq_reg_t_knows_two_networks(network):
+    with pytest.raises(ValueError, match="eq_reg_t knows SwinIR and Restormer, got"):
+        eq_reg_t(network)

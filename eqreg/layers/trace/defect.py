@@ -55,7 +55,7 @@ def input_maps(action: Action, x: Any, turn: Sequence[bool] | None, kinds: Kinds
     """How the tensors of an input move: images turn, the rest stays, unless given.
 
     Raises:
-        ValueError: if an image is not square where it has to be, or if nothing turns.
+        ValueError: if an image is not square where it has to be, an input is empty or holds NaN, or if nothing turns.
     """
     found = []
     tensors = [t for t in tree_leaves(x) if isinstance(t, Tensor)]
@@ -70,6 +70,11 @@ def input_maps(action: Action, x: Any, turn: Sequence[bool] | None, kinds: Kinds
             f"turn= needs one entry for each of {len(tensors)} tensors, got {len(turn)}"
         )
     for i, t in enumerate(tensors):
+        if t.numel() == 0 or bool(t.isnan().any()):  # infinite values may be a mask's
+            what = "holds NaN" if t.numel() else "is empty"
+            raise ValueError(
+                f"expected an example with values: input {i} of shape {tuple(t.shape)} {what}"
+            )
         if not (t.ndim >= _IMAGE if turn is None else turn[i]):
             found.append(action.trivial(t.numel()))
             continue
