@@ -171,6 +171,7 @@ def bad_files(tmp_path, dicom):
     Image.fromarray(np.repeat(grey[..., None], 3, -1)).save(folder / "colour.png")
     Image.fromarray(np.full((64, 64), 300, np.uint16)).save(folder / "offset.png")
     np.save(folder / "bytes.npy", grey)
+    np.save(folder / "complex.npy", np.full((64, 64), 40 + 1j))
     np.save(folder / "picture.npy", np.linspace(0, 255, 4096, dtype=np.float32).reshape(64, 64))
     np.save(folder / "mu.npy", np.linspace(0, 0.4, 4096, dtype=np.float32).reshape(64, 64))
     np.save(folder / "nan.npy", np.full((64, 64), np.nan, np.float32))
@@ -194,6 +195,7 @@ def bad_files(tmp_path, dicom):
         "colour.png": "expected a 16-bit grey PNG, got mode RGB",
         "offset.png": "is the offset right?",
         "bytes.npy": "expected CT numbers, got an 8-bit picture (uint8)",
+        "complex.npy": "expected CT numbers, got values of type complex128",
         "picture.npy": "looks like a picture of 8 bits or like attenuation",
         "mu.npy": "looks like a picture of 8 bits or like attenuation",
         "nan.npy": "expected finite CT numbers",
