@@ -60,7 +60,7 @@ class Decay:
         self._remainders[name] = whole - wide(tensor)
 
     def state_dict(self) -> dict[str, Any]:
-        """Strengths and remainders, for checkpoints: ours, Fabric's and Lightning's keep it."""
+        """Strengths and remainders, for checkpoints: ours keep it, and Fabric's where it is among what is saved."""
         kept = {name: rest.clone() for name, rest in self._remainders.items()}
         return {"strengths": dict(self.strengths), "remainders": kept}
 

@@ -39,14 +39,6 @@ class EquivarianceCallback(_lightning.Callback):
         if not self._handles:
             raise ValueError("EquivarianceCallback: no optimizer trains the decay's parameters")
 
-    def state_dict(self) -> dict[str, Any]:
-        """The decay's state, for Lightning's checkpoints."""
-        return self.decay.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back the decay's state."""
-        self.decay.load_state_dict(state_dict)
-
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the distance."""
         shares = [float(layer.asymmetric_share()) for layer in self.decay.plan.tied.values()]
