@@ -436,6 +436,34 @@ def test_materials_by_composition_and_density():
         named("unobtainium")
 
 
+@pytest.mark.parametrize(
+    ("alloy", "rest", "ranges", "density"),
+    [  # per cent by mass; the lightest and the heaviest that data sheets give
+        (
+            "316L",
+            "Fe",
+            {"Cr": (17, 19), "Ni": (13, 15), "Mo": (2.25, 3), "Mn": (0, 2)},
+            (7.9, 8.0),
+        ),  # F138
+        ("CoCr", "Co", {"Cr": (27, 30), "Mo": (5, 7), "Mn": (0, 1)}, (8.29, 8.4)),  # F75
+        ("Ti64", "Ti", {"Al": (5.5, 6.5), "V": (3.5, 4.5)}, (4.42, 4.43)),  # F136
+    ],
+)
+def test_alloys_are_the_middle_of_their_standard(alloy, rest, ranges, density):
+    parts, heavy = MATERIALS[named(alloy)]
+    middle = {element: sum(limits) / 200 for element, limits in ranges.items()}
+    assert dict(parts) == pytest.approx({rest: 1 - sum(middle.values()), **middle})
+    assert density[0] <= heavy <= density[1]
+
+
+def test_elements_weigh_what_xraydb_says():
+    xraydb = pytest.importorskip("xraydb")
+    pure = {name: m for name, m in MATERIALS.items() if len(m[0]) == 1}
+    assert {"titanium", "iron", "copper", "gold", "aluminium"} == set(pure)
+    for name, (parts, density) in pure.items():
+        assert density == pytest.approx(xraydb.atomic_density(*parts), rel=2e-3), name
+
+
 def test_a_thicker_filter_hardens():
     energies = np.arange(20.0, 121.0)
 
