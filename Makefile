@@ -12,6 +12,8 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 EQREG_MODE ?= quick
 PORT ?= 8000
 JOBS ?= 6
+# Tests at a time; each of them computes with one thread. A page that measures time runs alone, after the others.
+WORKERS ?= 2
 export EQREG_MODE TORCH_INDEX
 # Without cached byte code every kernel spends ten seconds on compiling torch's modules.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,6 +27,12 @@ BUILT := _build/html/index.html
 # The stamp of a finished set-up. Its name holds a hash of the pins and of this folder (a venv does
 # not survive being moved), so an interrupted or outdated set-up is never taken for a good one.
 READY := .venv/.ready-$(shell (echo "$(CURDIR)"; cat requirements.lock pyproject.toml) | git hash-object --stdin)
+
+# The ten dearest tests of each kind are printed: a second here is a second of everybody's.
+DEAREST := --durations=10 --durations-min=1
+NBVAL = $(BIN)/python -m pytest -p tests.notebooks.pages --keep-pages _build/.jupyter_cache \
+	--nbval-lax --nbval-sanitize-with tests/notebooks/sanitize.cfg
+TIMED := $(shell grep -l perf_counter notebooks/*.ipynb)
 
 # What the pages depend on besides their own text.
 CODE = $(sort $(shell find eqreg $(wildcard artifacts) -type f ! -path '*/__pycache__/*'))
@@ -92,7 +100,8 @@ types: setup ## annotations of the library
 
 unit: setup ## unit tests, property tests, examples in docstrings
 	@echo "== unit =="
-	$(BIN)/pytest eqreg tests/unit tests/property tests/fuzz tests/notebooks
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(DEAREST) -n $(WORKERS) --dist loadfile \
+		eqreg tests/unit tests/property tests/fuzz tests/notebooks
 
 fuzz: setup ## 20,000 calls with fitting and unfitting arguments (ten minutes); CALLS=2000 for fewer
 	@echo "== fuzz =="
@@ -100,12 +109,12 @@ fuzz: setup ## 20,000 calls with fitting and unfitting arguments (ten minutes); 
 
 notebooks: fresh ## execute every notebook; its asserts are the tests, its outputs the pages of `make book`
 	@echo "== notebooks =="
-	$(BIN)/python -m pytest -p tests.notebooks.pages --keep-pages _build/.jupyter_cache \
-		--nbval-lax --nbval-sanitize-with tests/notebooks/sanitize.cfg notebooks
+	OMP_NUM_THREADS=1 $(NBVAL) $(DEAREST) -n $(WORKERS) --dist loadfile $(filter-out $(TIMED),$(wildcard notebooks/*.ipynb))
+	$(NBVAL) $(TIMED)
 
 browser: book ## open the built pages in Chromium
 	@echo "== browser =="
-	$(BIN)/pytest tests/browser
+	$(BIN)/pytest $(DEAREST) -n $(WORKERS) --dist loadscope tests/browser
 
 colab-check: wheel ## all notebooks with the newest packages and our wheel; NOTEBOOKS="notebooks/06*.ipynb"
 	@echo "== colab-check =="

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -18,6 +19,21 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A page is loaded once, whatever is asked of it: a worker takes a whole page, or another file whole.
+
+    Marks (``xdist_group``) would say this too, but pytest 9.2 takes no notice of what xdist 3.8 makes of them.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPage(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid[: nodeid.index("::")] + "".join(re.findall(r"\[(.+\.html)", nodeid))
+
+    return ByPage(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -245,3 +245,22 @@ CONTRAST = """() => {
 
 def contrast_faults(seen):
     return seen.page.evaluate(CONTRAST)
+
+
+AXE_RUN = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
+  .filter(v => ['serious', 'critical'].includes(v.impact))
+  .map(v => `${v.id} (${v.nodes.length}): ${v.nodes[0].html.slice(0, 120)}`)"""
+
+
+def axe_faults(seen, axe):
+    """Serious violations that axe-core (its source) finds; the page is left light, at a desk."""
+    faults = []
+    seen.page.evaluate(axe)
+    for scheme, screen in zip(("light", "dark"), FIRST_SCREENS, strict=True):
+        seen.page.set_viewport_size(screen)
+        seen.page.evaluate("mode => document.documentElement.dataset.theme = mode", scheme)
+        found = seen.page.evaluate(AXE_RUN)
+        faults += [f"{scheme}, {screen['width']} px: {line}" for line in found]
+    seen.page.set_viewport_size(DESKTOP)
+    seen.page.evaluate("document.documentElement.dataset.theme = 'light'")
+    return faults

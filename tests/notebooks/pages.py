@@ -20,6 +20,10 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if folder := config.getoption("keep_pages"):
+        if not hasattr(
+            config, "workerinput"
+        ):  # one process makes it, before workers of xdist write
+            get_cache(folder).list_cache_records()
         config.pluginmanager.register(Pages(Path(folder)))
 
 

@@ -12,9 +12,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory):
-    """Two notebooks after nbval, and the cache it left."""
+@pytest.fixture(scope="module", params=[[], ["-n2", "--dist=loadfile"]], ids=["one", "two"])
+def kept(request, tmp_path_factory):
+    """Two notebooks after nbval, one or two at a time, and the cache it left."""
+    if request.param:
+        pytest.importorskip("xdist")
     folder = tmp_path_factory.mktemp("pages")
     for name, last in (("good", "2 + 2"), ("bad", "1 / 0")):
         cells = [new_code_cell("print('one')"), new_code_cell(last)]
@@ -22,7 +24,7 @@ def kept(tmp_path_factory):
         nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
     command = [sys.executable, "-m", "pytest", "-p", "tests.notebooks.pages", "--nbval-lax", "-q"]
     done = subprocess.run(
-        [*command, "--keep-pages", folder / "cache", folder],
+        [*command, *request.param, "--keep-pages", folder / "cache", folder],
         cwd=ROOT,
         capture_output=True,
         text=True,
