@@ -7,20 +7,20 @@ Hooks exist only while :func:`paired_forward` runs; nothing is stored on the use
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..symmetry.actions import act, quarter_turns, rotate, valid_mask
+from ..symmetry.actions import act, rotate
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Element, Group
+from .compare import MEAN_SQUARES, Comparison, How, Open, closed, compare
 from .grid import grid_hooks
 from .inputs import IMAGE_DIMS, Inputs
 from .nested import map_leaves
-from .parts import field_means, invariant_share
 from .patches import partial_views
 from .plan import ROOT
 from .tokens import IMAGE, as_images
@@ -29,15 +29,6 @@ from .wrappers import parts_uncompiled
 _LABEL_MAP_DIMS = 3
 _BATCH_ONLY_DIMS = 2
 _running: set[int] = set()
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What one call of one layer yields: 0-d tensors, detached but for ``error`` (and a scale-free power)."""
-
-    error: Tensor  # mean square of act(f(x)) - f(act(x)), or its 2-norm
-    power: Tensor  # mean square of f(x)
-    invariant_share: Tensor | None  # None if the field has no regular part
 
 
 @dataclass(frozen=True)
@@ -59,13 +50,17 @@ class Pairing:
         """The upright and the turned part of a (nested) output."""
         whole = self.batch + self.pairs
 
-        def part(rows: slice) -> Callable[[Any], Any]:
-            # Scalars and tensors without the batch dimension belong to both parts.
-            return lambda t: t[rows] if _has_rows(t, whole) else t
+        def part(at: int) -> Callable[[Any], Any]:
+            # Scalars and tensors without the batch dimension belong to both parts. Halves of one split, whose
+            # backward is one concatenation: slices would each be padded with zeros.
+            return lambda t: halves(t)[at] if _has_rows(t, whole) else t
 
-        return map_leaves(part(slice(0, self.batch)), value), map_leaves(
-            part(slice(self.batch, None)), value
-        )
+        done: dict[int, tuple[Tensor, ...]] = {}
+
+        def halves(t: Tensor) -> tuple[Tensor, ...]:
+            return done.setdefault(id(t), t.split([self.batch, self.pairs]))
+
+        return map_leaves(part(0), value), map_leaves(part(1), value)
 
     def turn(self, value: Any) -> Any:
         """The targets of the turned images: images and maps of labels are turned, vectors (B,) or (B, K) stay."""
@@ -135,9 +130,7 @@ def paired_forward(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
-    squared: bool = True,
-    center: bool = False,
-    scale_free: bool = False,
+    how: How = MEAN_SQUARES,
     check_grid: bool = False,
     layouts: Mapping[str, str] | None = None,
 ) -> tuple[Any, dict[str, Comparison]]:
@@ -150,9 +143,7 @@ def paired_forward(
         pairing: group element and sizes.
         inputs: which of the inputs turn, and as what.
         args, kwargs: the model's inputs, upright.
-        squared: error as mean square, else as 2-norm of the whole half batch.
-        center: take the power about each field's mean.
-        scale_free: keep the graph of the power.
+        how: what is measured of each layer.
         check_grid: warn about strided layers that are not exact at this size.
         layouts: of planned layers that put out something else than images, by name (``layers.tokens``).
 
@@ -160,7 +151,7 @@ def paired_forward(
         The output over all rows, and a comparison for every call of every planned layer; from the
         second call on, a reused layer's name has ``#2``, ``#3``... behind it.
     """
-    found: dict[str, Comparison] = {}
+    found: dict[str, Open] = {}
     modules = {name or ROOT: module for name, module in core.named_modules()}
     gone = [name for name in fields if name not in modules]
     if gone:
@@ -178,7 +169,7 @@ def paired_forward(
             if isinstance(output, Tensor) and (layout := (layouts or {}).get(name, IMAGE)) != IMAGE:
                 image = as_images(output, pairing.batch + pairing.pairs, layout)
                 output = output if image is None else image
-            found[key] = _compare(key, output, field, pairing, squared, center, scale_free)
+            found[key] = compare(key, output, field, pairing.g, pairing.batch, pairing.pairs, how)
 
         return hook
 
@@ -203,7 +194,7 @@ def paired_forward(
                 f"image shows something else; leave out with layers= all {len(partial)} layers of this kind: "
                 f"{', '.join(partial)}"
             )
-    return output, found
+    return output, closed(found)
 
 
 @contextmanager
@@ -224,68 +215,6 @@ def _hooked(core: nn.Module, hooks: list[tuple[nn.Module, Callable[..., None]]])
         for handle in handles:
             handle.remove()
         _running.discard(id(core))
-
-
-def _compare(
-    name: str,
-    z: Any,
-    field: FieldType,
-    pairing: Pairing,
-    squared: bool,
-    center: bool,
-    scale_free: bool,
-) -> Comparison:
-    # Everything happens inside the hook, on copies: what follows may overwrite z in place.
-    batch, pairs = pairing.batch, pairing.pairs
-    if not isinstance(z, Tensor) or z.ndim != IMAGE_DIMS or z.shape[0] != batch + pairs:
-        got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
-        raise ValueError(
-            f"layer {name!r}: expected features ({batch + pairs}, C, H, W) for {batch} images and {pairs} "
-            f"turned ones, got {got}; leave it out with layers="
-        )
-    if z.shape[1] != field.channels:
-        raise ValueError(
-            f"layer {name!r} put out {z.shape[1]} channels, but its field {field!r} has {field.channels}"
-        )
-    if (quarter_turns(pairing.g, pairing.group) or 0) % 2 and z.shape[-1] != z.shape[-2]:
-        raise ValueError(
-            f"layer {name!r} put out features of {z.shape[-2]} x {z.shape[-1]}: a part of a square image, of "
-            "which the turned image has another in this place; leave it out with layers="
-        )
-    # In half precision squares over- and underflow, and a long mean loses its small terms.
-    wide = torch.promote_types(z.dtype, torch.float32)
-    with _saving_outside_checkpoints():
-        # split, not slices: its backward is one concatenation instead of two zero-padded copies.
-        upright, _, turned = z.split([pairs, batch - pairs, pairs])
-        moved = act(upright.to(wide), pairing.g, field)
-        residual = moved - turned.to(wide)
-        if quarter_turns(pairing.g, pairing.group) is None:
-            h, w = z.shape[-2:]
-            mask = valid_mask((h, w), pairing.g, pairing.group, device=z.device)
-            residual, moved = residual[..., mask][..., None], moved[..., mask][..., None]
-        error = _mean_square(residual) if squared else torch.linalg.vector_norm(residual)
-        with torch.set_grad_enabled(scale_free and torch.is_grad_enabled()):
-            reference = moved - field_means(moved, field) if center else moved
-            power = _mean_square(reference)
-    with torch.no_grad():
-        return Comparison(error, power, invariant_share(moved, field))
-
-
-def _saving_outside_checkpoints() -> AbstractContextManager[Any]:
-    """Keep what the comparison saves for backward out of the reach of activation checkpointing.
-
-    A checkpoint recomputes its segment after the hooks are gone and would miss our tensors. Detached,
-    because an operation that saves its own output would hold itself, and a graph that is not
-    back-propagated would stay for ever; torch puts the history back when it unpacks.
-    """
-    if torch.compiler.is_compiling():
-        return nullcontext()
-    return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda t: t)
-
-
-def _mean_square(z: Tensor) -> Tensor:
-    # By the norm: a fused kernel, three times faster forward and backward than square().mean().
-    return torch.linalg.vector_norm(z).square() / z.numel()
 
 
 def _has_rows(t: Any, rows: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -86,3 +87,17 @@ def is_parallel(model: Any) -> bool:
 def _is_fabric(model: Any) -> bool:
     """Whether ``Fabric.setup_module`` wrapped ``model``; asked without importing Fabric."""
     return isinstance(model, nn.Module) and "_original_module" in model._modules
+
+
+def hookable(model: nn.Module) -> Callable[..., Any]:
+    """A compiled model's code was traced without hooks, so the paired pass is compiled for itself."""
+    if not is_compiled(model):
+        return model
+    inner = model._orig_mod
+
+    def paired(*args: Any, **kwargs: Any) -> Any:
+        return inner(*args, **kwargs)  # type: ignore[operator]
+
+    # The model's own context, so that backend, mode, dynamic and fullgraph are those it was compiled with.
+    compiled: Callable[..., Any] = model.dynamo_ctx(paired)  # type: ignore[operator]
+    return compiled

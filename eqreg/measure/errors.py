@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import given, need_callable, need_number, outside_autocast, wide
+from ..layers.compare import How
 from ..layers.inputs import IMAGE_DIMS, InFields, Inputs, checked_images
 from ..layers.pairs import Pairing, paired_forward
 from ..layers.plan import Fields, Selector, make_plan
@@ -177,7 +178,7 @@ def layer_errors(
                 inputs,
                 (x,),
                 {},
-                center=center,
+                how=How(center=center),
                 check_grid=not sums,
             )
             for name, c in found.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -13,12 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..checks import need_generator, need_number
+from ..layers.compare import Comparison, How
 from ..layers.inputs import InFields, Inputs, Turn, batch_size
 from ..layers.nested import tensors
-from ..layers.pairs import Comparison, Pairing, paired_forward
+from ..layers.pairs import Pairing, paired_forward
 from ..layers.plan import ROOT, Fields, Plan, Selector
 from ..layers.traced import feature_plan
-from ..layers.wrappers import compiled_parts, is_compiled, is_parallel, unwrapped
+from ..layers.wrappers import compiled_parts, hookable, is_compiled, is_parallel, unwrapped
 from ..symmetry.groups import Element, Group
 
 _NORMS = ("relative", "scale-free", "reference")
@@ -35,9 +36,9 @@ class RegularizedOutput:
             ``every``, so that lambda keeps its meaning.
         per_layer: relative equivariance error of each layer, 0-d tensors with their graph: 0 is
             equivariant, about 2 what random weights give. Empty on a step that ``every`` leaves out.
-        invariant_share: share of each layer's regular-field energy that is equal in all channels of a
-            field, detached, in [0, 1]. A share that rises towards 1 while the penalty falls is collapse:
-            the network meets the penalty by making the channels of a field copies.
+        invariant_share: with ``shares=True``, the share of each layer's regular-field energy that is equal in
+            all channels of a field, detached, in [0, 1]. A share that rises towards 1 while the penalty falls
+            is collapse: the network meets the penalty by making the channels of a field copies.
         g: the group element that was drawn; the identity on a step that ``every`` leaves out.
     """
 
@@ -88,6 +89,9 @@ class EquivarianceRegularizer:
         generator: source of the draws of ``g``; by default torch's global one.
         fraction: part of the batch that is paired, in (0, 1]; the first images are taken.
         every: pair on every n-th call only; the calls between cost nothing extra.
+        pixels: part of the pixels that is compared, one of 1, 1/4, 1/9, 1/16...: every second, third... in both
+            directions, from a place drawn for each layer. The penalty and its gradient are then unbiased
+            estimates of those over all pixels, and memory and time of the comparison shrink with the part.
         norm: ``"relative"`` as above; ``"scale-free"``, the same number with the gradient of the whole
             quotient (of each process's own under DDP); or ``"reference"``, the sum over the layers of the
             unsquared 2-norms that the code released with the paper minimises (it grows with the batch).
@@ -95,6 +99,7 @@ class EquivarianceRegularizer:
         example: an input of the model, a tensor or a tuple: then the fields are traced, not guessed from
             channel counts; outputs are trivial unless ``fields`` says otherwise. Tokens and windows of
             transformers can be compared too, where ``layers`` names them (``soft.eq_reg_t("SwinIR")``).
+        shares: measure ``invariant_share`` too, one more pass over the features.
         check_finite: stop on NaN or Inf in a compared layer; costs one device synchronisation a call.
 
     Raises:
@@ -128,6 +133,8 @@ class EquivarianceRegularizer:
         every: int = 1,
         norm: str = "relative",
         center: bool = False,
+        pixels: float = 1.0,
+        shares: bool = False,
         check_finite: bool = True,
         example: Any = None,
     ) -> None:
@@ -143,10 +150,13 @@ class EquivarianceRegularizer:
         self.inputs = Inputs.of(self._core, group, turn, in_fields)
         self.generator, self.fraction, self.every = generator, fraction, every
         self.norm, self.center, self.check_finite = norm, center, check_finite
+        self._how = How(
+            norm != "reference", center, norm == "scale-free", shares, self._step(pixels)
+        )
         self.calls = 0
         self._sizes: set[tuple[int, ...]] = set()
         self._warned = False
-        self._call = _hookable(model)
+        self._call = hookable(model)
         _tell_compiled_parts(self._core)
 
     def __call__(
@@ -175,10 +185,11 @@ class EquivarianceRegularizer:
             pairing = Pairing(self.group, self.group.identity, batch, batch)
             return RegularizedOutput(y, y, _zero(y), {}, {}, pairing)
         pairing = Pairing(self.group, element, batch, ceil(self.fraction * batch))
+        if self._how.step > 1:
+            self._how.places.seed(self._drawn(0, 2**31))
         output, found = paired_forward(
             self._call, self._core, self.plan.fields, pairing, self.inputs, inputs, kwargs,
-            squared=self.norm != "reference", center=self.center, scale_free=self.norm == "scale-free",
-            check_grid=self._new_size(images), layouts=self.plan.layouts,
+            how=self._how, check_grid=self._new_size(images), layouts=self.plan.layouts,
         )  # fmt: skip
         if self.check_finite:
             _require_finite(found)
@@ -196,30 +207,45 @@ class EquivarianceRegularizer:
 
     def draw(self) -> Element:
         """A random element, not the identity, from ``generator``."""
+        return self.group.elements[self._drawn(1, self.group.order)]
+
+    def _drawn(self, low: int, high: int) -> int:
         device = self.generator.device if self.generator is not None else "cpu"
-        k = torch.randint(1, self.group.order, (), generator=self.generator, device=device)
-        return self.group.elements[int(k)]
+        return int(torch.randint(low, high, (), generator=self.generator, device=device))
+
+    def _step(self, pixels: float) -> int:
+        """Compare every so-many-th pixel in both directions."""
+        need_number(pixels, "pixels", 0, 1, above=True)
+        step = round(pixels**-0.5)
+        if abs(pixels * step**2 - 1) > 1e-6:
+            raise ValueError(f"pixels must be 1, 1/4, 1/9, 1/16 or such a part, got {pixels!r}")
+        if step > 1 and (self.norm != "relative" or is_compiled(self.model) or 4 % self.group.n):
+            raise ValueError(
+                f"pixels={pixels:g} needs norm='relative', a model that is not compiled and a group of quarter "
+                f"turns; got norm={self.norm!r}, {type(self.model).__name__} and {self.group}"
+            )
+        return step
 
     def _per_layer(self, found: dict[str, Comparison]) -> dict[str, Tensor]:
         if self.norm == "reference":
             return {name: c.error for name, c in found.items()}
+        errors = torch.stack([c.error for c in found.values()])
         powers = torch.stack([c.power for c in found.values()])
         if is_parallel(self.model) and self.norm == "relative":
             # The mean over all processes, so that the gradients are those of one process with the whole batch.
             dist.all_reduce(powers)
             powers = powers / dist.get_world_size()
         powers = powers.clamp_min(torch.finfo(powers.dtype).tiny)
-        return {name: c.error / p for (name, c), p in zip(found.items(), powers, strict=True)}
+        return dict(zip(found, (errors / powers).unbind(), strict=True))
 
     def _warn_without_graph(self, found: dict[str, Comparison]) -> None:
         if self._warned or not torch.is_grad_enabled():
             return
-        layers = {name: self._core.get_submodule(_layer(name)) for name in found}
         lost = [
             name
-            for name, layer in layers.items()
-            if not found[name].error.requires_grad
-            and any(p.requires_grad for p in layer.parameters())
+            for name, c in found.items()
+            if not c.error.requires_grad
+            and any(p.requires_grad for p in self._core.get_submodule(_layer(name)).parameters())
         ]
         if lost:
             self._warned = True
@@ -255,27 +281,14 @@ def _tell_compiled_parts(core: nn.Module) -> None:
         )
 
 
-def _hookable(model: nn.Module) -> Callable[..., Any]:
-    """A compiled model's code was traced without hooks, so the paired pass is compiled for itself."""
-    if not is_compiled(model):
-        return model
-    inner = model._orig_mod
-
-    def paired(*args: Any, **kwargs: Any) -> Any:
-        return inner(*args, **kwargs)  # type: ignore[operator]
-
-    # The model's own context, so that backend, mode, dynamic and fullgraph are those it was compiled with.
-    compiled: Callable[..., Any] = model.dynamo_ctx(paired)  # type: ignore[operator]
-    return compiled
-
-
 def _zero(y: Any) -> Tensor:
     found = tensors(y)
     return torch.zeros((), device=found[0].device if found else None)
 
 
 def _require_finite(found: dict[str, Comparison]) -> None:
-    values = torch.stack([c.error.detach() + c.power for c in found.values()])
+    values = torch.stack([c.error.detach() for c in found.values()])
+    values = values + torch.stack([c.power.detach() for c in found.values()])
     if not bool(values.isfinite().all()):
         bad = [name for name, v in zip(found, values, strict=True) if not bool(v.isfinite())]
         raise FloatingPointError(

@@ -29,7 +29,7 @@ def in_layers(model: nn.Module, x: Tensor, group: Group) -> dict[str, Tensor]:
     if any(field is not None and field.group != group for field in fields):
         return {}
     try:
-        compare = EquivarianceRegularizer(model, group)
+        compare = EquivarianceRegularizer(model, group, shares=True)
     except ValueError:
         return {}
     passes = [[compare(image, g=g) for g in group.elements[1:]] for image in x.split(1)]

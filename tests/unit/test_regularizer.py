@@ -120,12 +120,13 @@ def test_centering_takes_the_field_mean_out_of_the_denominator():
 def test_invariant_share_shows_collapse():
     conv = nn.Conv2d(1, 8, 3, padding=1, bias=False)
     x = torch.randn(2, 1, 8, 8)
-    free = EquivarianceRegularizer(conv, C4)(x, g=1).invariant_share["(model)"]
+    assert EquivarianceRegularizer(conv, C4)(x, g=1).invariant_share == {}  # unless asked for
+    free = EquivarianceRegularizer(conv, C4, shares=True)(x, g=1).invariant_share["(model)"]
     with torch.no_grad():  # every channel of a field the same, turn-symmetric filter: zero penalty
         kernel = torch.randn(2, 1, 1, 3, 3)
         kernel = sum(rotate(kernel, k) for k in range(4)).expand(2, 4, 1, 3, 3)
         conv.weight.copy_(kernel.reshape(8, 1, 3, 3))
-    out = EquivarianceRegularizer(conv, C4)(x, g=1)
+    out = EquivarianceRegularizer(conv, C4, shares=True)(x, g=1)
     assert out.penalty.item() < 1e-10
     assert out.invariant_share["(model)"].item() == pytest.approx(1.0, abs=1e-5)
     assert free.item() < 0.7
