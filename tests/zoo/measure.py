@@ -148,6 +148,9 @@ def main() -> None:
     options = parser.parse_args()
     path = options.keep / "zoo.json" if options.keep else None
     rows: dict[str, Any] = json.loads(path.read_text())["rows"] if path and path.exists() else {}
+    # A part of the networks is added to what the others took.
+    part = bool(options.only or getattr(options, "missing", False))
+    spent = json.loads(path.read_text())["stamp"]["hours"] if path and rows and part else 0.0
     # Now, since a checkout may move while this runs.
     start, code = time.perf_counter(), code_version()
     for network in NETWORKS:
@@ -165,7 +168,7 @@ def main() -> None:
             flush=True,
         )
         if path:  # after each network, so that a stopped run leaves what it has
-            hours = round((time.perf_counter() - start) / 3600, 2)
+            hours = round(spent + (time.perf_counter() - start) / 3600, 2)
             stamp = {
                 "device": device_name(), "date": today(), "version": code, "seeds": [0, 1, 2], "hours": hours,
                 "packages": {name: _version(name) for name in _PACKAGES}, "exact": EXACT,
