@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from .elements import Element, Group
 
@@ -63,12 +63,12 @@ class FieldType:
             raise ValueError(f"field type {self.spec!r} has no channel")
         object.__setattr__(self, "spec", " + ".join(f"{count}{kind}" for count, kind in merged))
 
-    @cached_property
+    @property
     def terms(self) -> tuple[tuple[int, str], ...]:
         """The terms as pairs (multiplicity, ``"t"`` or ``"r"``)."""
         return tuple((int(part[:-1]), part[-1]) for part in self.spec.split(" + "))
 
-    @cached_property
+    @property
     def channels(self) -> int:
         """Number of channels of the whole type."""
         return sum(count * (self.group.order if kind == "r" else 1) for count, kind in self.terms)
