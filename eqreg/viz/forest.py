@@ -31,7 +31,7 @@ def forest(
     is shaded. The dot of what is undecided is empty.
 
     Args:
-        tasks: title -> contrasts of :func:`eqreg.measure.contrasts.contrasts`, in the order from top to bottom.
+        tasks: title -> contrasts of ``eqreg.measure.contrasts``, in the order from top to bottom.
         margins: title -> margin of that task, in the unit of its contrasts.
         units: title -> name of the unit and what the numbers are multiplied by, such as ``("points", 100)``;
             ``("dB", 1)`` for tasks that are not named.
