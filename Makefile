@@ -33,8 +33,6 @@ DEAREST := --durations=10 --durations-min=1
 NBVAL = $(BIN)/python -m pytest -p tests.notebooks.pages --keep-pages _build/.jupyter_cache \
 	--nbval-lax --nbval-sanitize-with tests/notebooks/sanitize.cfg
 TIMED := $(shell grep -l perf_counter notebooks/*.ipynb)
-# What sends signals to its own process is not run by a worker of xdist, which would not get them.
-SIGNALS := tests/unit/test_processes.py
 
 # What the pages depend on besides their own text.
 CODE = $(sort $(shell find eqreg $(wildcard artifacts) -type f ! -path '*/__pycache__/*'))
@@ -102,9 +100,8 @@ types: setup ## annotations of the library
 
 unit: setup ## unit tests, property tests, examples in docstrings
 	@echo "== unit =="
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(DEAREST) -n $(WORKERS) --dist loadfile --ignore $(SIGNALS) \
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(DEAREST) -n $(WORKERS) --dist loadfile \
 		eqreg tests/unit tests/property tests/fuzz tests/notebooks
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(SIGNALS)
 
 fuzz: setup ## 20,000 calls with fitting and unfitting arguments (ten minutes); CALLS=2000 for fewer
 	@echo "== fuzz =="

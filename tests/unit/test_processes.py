@@ -26,6 +26,16 @@ TRAIN = ["train", "rain", "--preset", "tiny", "--lr", "1e-3", "--device", "cpu"]
 LONG = 120.0  # seconds; a shared machine may take that long to start Python
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals are heard, also where a shell started the tests in the background or under nohup."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {s: signal.signal(s, handler) for s, handler in usual.items()}
+    yield
+    for s, handler in before.items():
+        signal.signal(s, handler)
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setattr(Rain, "presets", {**Rain.presets, "tiny": TINY})
