@@ -58,7 +58,9 @@ class Pairing:
         done: dict[int, tuple[Tensor, ...]] = {}
 
         def halves(t: Tensor) -> tuple[Tensor, ...]:
-            return done.setdefault(id(t), t.split([self.batch, self.pairs]))
+            if id(t) not in done:
+                done[id(t)] = t.split([self.batch, self.pairs])
+            return done[id(t)]
 
         return map_leaves(part(0), value), map_leaves(part(1), value)
 

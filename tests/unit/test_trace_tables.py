@@ -1,6 +1,7 @@
 """Tracing where values repeat, where a table of positions turns, and where a check could be fooled."""
 
 import math
+import types
 
 import pytest
 import torch
@@ -243,3 +244,26 @@ def test_a_weight_that_is_a_product_is_named():
     report = check(Product(), torch.rand(1, 3, 8, 8), C4)
     assert not report and report.breaks[0].op == "convolution"
     assert "product of parameters" in report.breaks[0].reason, str(report)
+
+
+def test_a_trace_is_not_reused_after_a_change_of_any_attribute():
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pads, self.then = nn.Conv2d(1, 4, 3), [1, 1, 1, 1], torch.relu
+
+        def forward(self, x):
+            return self.then(self.conv(F.pad(x, self.pads))).sum(1, keepdim=True)
+
+    model, x = Listed(), torch.rand(1, 1, 8, 8)
+    assert tie(model, x, C4) is tie(model, x, C4)
+    model.pads[:2] = 2, 0  # in place
+    assert not tie(model, x, C4).exact
+    model.pads[:2] = 1, 1
+    before = tie(model, x, C4)
+    model.then = torch.tanh
+    after = tie(model, x, C4)
+    assert after is not before and after.exact
+    aside = types.MethodType(lambda self, x: self.conv(F.pad(x, [2, 0, 1, 1]))[:, :1], model)
+    model.forward = aside
+    assert not tie(model, x, C4).exact

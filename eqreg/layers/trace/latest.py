@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 T = TypeVar("T")
-_PLAIN = (bool, int, float, str, type(None), tuple)
+_PLAIN = (bool, int, float, str, type(None), tuple, list, dict, set)
+_INTERNAL = frozenset(vars(nn.Module()))
 _kept: dict[str, Any] = {}
 
 
@@ -19,7 +20,7 @@ def latest(model: nn.Module, x: Any, question: Any, trace: Callable[[], T]) -> T
     """What ``trace`` returned for the same model, example and question the last time, or what it returns now.
 
     The ties do not depend on the weights' values, so training does not outdate them. They do on modules, hooks,
-    plain attributes, buffers and the example, of which each is compared. One trace is kept, as long as its model lives.
+    attributes, buffers and the example, of which each is compared. One trace is kept, as long as its model lives.
     """
     key = (_structure(model), _content(x), question)
     owner = _kept.get("model")
@@ -40,9 +41,14 @@ def forget() -> None:
 def _structure(model: nn.Module) -> tuple[Any, ...]:
     found: list[Any] = []
     for name, m in model.named_modules():
-        plain = [(k, v) for k, v in vars(m).items() if isinstance(v, _PLAIN) and k != "training"]
+        # Values by what they are, functions and other objects by which they are: also a forward of this one module.
+        own = [
+            (k, repr(v) if isinstance(v, _PLAIN) else id(v))
+            for k, v in vars(m).items()
+            if k not in _INTERNAL and not isinstance(v, Tensor)
+        ]
         hooks = (*m._forward_hooks, *m._forward_pre_hooks)
-        found.append((name, id(m), type(m), id(type(m).forward), repr(plain), hooks))
+        found.append((name, id(m), type(m), id(type(m).forward), tuple(own), hooks))
         held = {**m._buffers, **{k: v for k, v in vars(m).items() if isinstance(v, Tensor)}}
         found += [(k, id(v), v._version) for k, v in held.items() if v is not None]
         shapes = ((k, id(p), p.shape) for k, p in m._parameters.items() if p is not None)
