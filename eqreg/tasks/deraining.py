@@ -97,7 +97,7 @@ class Deraining(Task):
         ),
         "evidence": Preset(
             steps=2000, images=4, methods=_EVIDENCE, seeds=tuple(range(10)),
-            rates=(2e-3, 4e-3), tuning_steps=667, tuning_seeds=(100, 101), watch=4,
+            rates=(2e-3, 4e-3), tuning_steps=667, tuning_seeds=(100, 101), watch=4, study=True,
             sizes={
                 "published": True, "part": "fit", "patches": 400, "patch": 64, "crop": 32, "size": 128,
                 "stages": 3, "maps": 8, "width": 16, "blocks": 1, "residual": (24, 6),

@@ -98,7 +98,7 @@ class Mar(Task):
         ),
         "evidence": Preset(
             steps=1500, images=4, methods=_EVIDENCE, seeds=tuple(range(12)),
-            rates=(1e-3, 2e-3), tuning_steps=500, tuning_seeds=(100, 101), watch=2,
+            rates=(1e-3, 2e-3), tuning_steps=500, tuning_seeds=(100, 101), watch=2, study=True,
             sizes={
                 "data": "ct100", "size": 416, "slices": 30, "implants": 4, "crop": 48, "turn_every": 11,
                 "stages": 3, "maps": 8, "width": 8, "blocks": 1, "dictionary": 5, "unet": (8, 2),

@@ -71,7 +71,7 @@ class Rain(Task):
         ),
         "evidence": Preset(
             steps=4000, images=8, methods=_EVIDENCE, seeds=tuple(range(12)),
-            rates=(4e-3, 8e-3), tuning_steps=1334, tuning_seeds=(100, 101), watch=4,
+            rates=(4e-3, 8e-3), tuning_steps=1334, tuning_seeds=(100, 101), watch=4, study=True,
             sizes={
                 "patches": 64, "patch": 96, "crop": 24, "size": 192, "spread": 20.0, "width": 16, "depth": 6,
                 "photographs": "BSDS500",

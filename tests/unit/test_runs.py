@@ -305,6 +305,7 @@ def test_a_comparison_pairs_seeds_and_is_kept(tiny, tmp_path, monkeypatch):
     assert [line.split()[0] for line in lines] == ["method", "plain"]
     content = comparison.collect(tmp_path, "rain", "tiny")
     rows = content["rows"]
+    content["stamp"]["device"] = "a name with [1,  2] in it"
     kept = artifacts.keep(content, tmp_path, tmp_path / "artifacts")
     assert kept == [
         "rain-tiny.json",
@@ -314,7 +315,10 @@ def test_a_comparison_pairs_seeds_and_is_kept(tiny, tmp_path, monkeypatch):
     index = json.loads((tmp_path / "artifacts" / "weights" / "index.json").read_text())
     assert set(index) == {"rain/plain.safetensors", "rain/eqreg.safetensors"}
     monkeypatch.setattr(artifacts, "_PLACES", (tmp_path / "artifacts",))
+    assert artifacts.load_artifact("rain-tiny") == json.loads(json.dumps(content))
     assert artifacts.load_artifact("rain-tiny")["rows"] == rows
+    lines = (tmp_path / "artifacts" / "rain-tiny.json").read_text().splitlines()
+    assert '  "seeds": [ 0, 1 ]' in lines  # a list of numbers is a line
 
 
 def test_the_strengths_that_a_decay_ended_with_are_told(tiny, tmp_path):

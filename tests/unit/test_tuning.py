@@ -309,6 +309,7 @@ def test_evidence_presets_are_what_was_fixed_beforehand(task):
         "eqreg-at-pairs-rate",
     } <= set(preset.methods)
     assert 3 * preset.tuning_steps >= preset.steps and len(preset.seeds) >= 10
+    assert preset.study  # `compare --keep` leaves the networks that chapters show alone
     assert len(preset.tuning_seeds) >= 2 and len(preset.rates) >= 2
     strengths = {m: get_task(task).methods[m].strengths for m in preset.methods}
     assert all(strengths[m] == (1e-8,) for m in preset.methods if m == "released")
