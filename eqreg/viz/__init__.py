@@ -4,8 +4,9 @@ matplotlib is imported when a figure is drawn, never when this package is import
 pyplot's state nor the global settings are touched.
 """
 
+from ._closeup import closeup
 from ._figure import COLORS, Picture, grid, show, subplots
 from ._slider import Slider, explore
 from ._wipe import wipe
 
-__all__ = ["COLORS", "Picture", "Slider", "explore", "grid", "show", "subplots", "wipe"]
+__all__ = ["COLORS", "Picture", "Slider", "closeup", "explore", "grid", "show", "subplots", "wipe"]

@@ -19,7 +19,7 @@ _QUALITY = 88  # of WebP: what is lost is invisible beside what a network leaves
 # `--at` is how much of each picture still shows the state before. The pointer moves it on any picture,
 # the range input by keyboard; both act on the whole figure, so that methods are compared at one place.
 _MOVE = "this.closest('figure').style.setProperty('--at',this.value+'%')"
-_DRAG = (
+DRAG = (
     "const p=event.target.closest('.pane');if(p&&(event.buttons||event.pointerType==='mouse')){"
     "const b=p.getBoundingClientRect(),f=this.closest('figure'),"
     "v=Math.round(100*Math.min(1,Math.max(0,(event.clientX-b.left)/b.width)));"
@@ -33,7 +33,12 @@ _CHOOSE = (
 )
 _ROW = "display:flex;flex-wrap:wrap;align-items:center;gap:.2em .8em;margin-top:.4em"
 _INPUT = "flex:1 1 5em;min-width:5em;height:2.2em;accent-color:#0072B2"
-_LAYER = "position:absolute;inset:0;width:100%;height:100%;margin:0;padding:0;"
+LAYER = "position:absolute;inset:0;width:100%;height:100%;margin:0;padding:0;"
+LINE = "position:absolute;top:0;bottom:0;left:var(--at);width:2px;background:#fff;mix-blend-mode:difference"
+NO_SCRIPT = (
+    "<noscript><style>figure.eqreg label{display:none!important}</style><p>Without JavaScript the line does "
+    "not move: left of it is the state before, right of it the state after.</p></noscript>"
+)
 
 
 def wipe(
@@ -80,7 +85,7 @@ def wipe(
     count = len(values) or 1
     first = _series(before, count, bool(values), "before")
     shape = first[0].shape
-    panes = []
+    blocks = []
     for name, given in after.items():
         images = _series(given, count, bool(values), name)
         for image in (*first, *images):
@@ -89,19 +94,11 @@ def wipe(
         said = (notes or {}).get(name, [""] * count)
         if len(said) != count:
             raise ValueError(f"wipe: expected {count} notes for {name}, got {len(said)}")
-        panes.append(_pane(name, images, said, alt.replace("{name}", name)))
+        blocks.append(_pane(name, images, said, alt.replace("{name}", name)))
     # The state before is one picture for all panes: stored once, as a property of the figure.
-    layers = "".join(f"--before-{i}:url({_data(image)});" for i, image in enumerate(first))
-    grid = (
-        f'<div onpointermove="{_DRAG}" onpointerdown="{_DRAG}" style="{layers}display:grid;gap:.6em;'
-        f'grid-template-columns:repeat(auto-fit,minmax(min({size}px,46%),1fr));cursor:ew-resize">'
-        f"{''.join(panes)}</div>"
-    )
-    control = (
-        f'<label style="{_ROW}"><span>{escape(names[0])}</span><input class="at" type="range" min="0" '
-        f'max="100" value="50" autocomplete="off" aria-label="{escape(names[0])} to {escape(names[1])}" '
-        f'oninput="{_MOVE}" style="{_INPUT}"><span>{escape(names[1])}</span></label>'
-    )
+    layers = "".join(f"--before-{i}:url({data(image)});" for i, image in enumerate(first))
+    grid = panes("".join(blocks), size, layers)
+    control = between(names[0], names[1])
     if values:
         control = (
             f'<label style="{_ROW}"><span>{escape(label)}</span><input type="range" min="0" '
@@ -109,8 +106,28 @@ def wipe(
             f'data-names="{escape("|".join(values))}" oninput="{_CHOOSE}" style="{_INPUT}">'
             f"<output>{escape(values[0])}</output></label>" + control
         )
-    html = figure_tag(grid + control, caption=caption, width=len(panes) * max(_WIDEST, size))
+    html = figure_tag(
+        grid + control + NO_SCRIPT, caption=caption, width=len(blocks) * max(_WIDEST, size)
+    )
     return Picture(html.replace('style="', 'style="--at:50%;', 1), alt)
+
+
+def panes(blocks: str, size: int, style: str, extra: str = "") -> str:
+    """Panes in rows, in all of which the pointer drags the line."""
+    return (
+        f'<div onpointermove="{DRAG}" onpointerdown="{DRAG}" {extra} style="{style}display:grid;gap:.6em;'
+        f'grid-template-columns:repeat(auto-fit,minmax(min({size}px,46%),1fr));cursor:ew-resize">'
+        f"{blocks}</div>"
+    )
+
+
+def between(first: str, last: str) -> str:
+    """The line as a range input, for the keyboard."""
+    return (
+        f'<label style="{_ROW}"><span>{escape(first)}</span><input class="at" type="range" min="0" '
+        f'max="100" value="50" autocomplete="off" aria-label="{escape(first)} to {escape(last)}" '
+        f'oninput="{_MOVE}" style="{_INPUT}"><span>{escape(last)}</span></label>'
+    )
 
 
 def _series(given: Any, count: int, several: bool, name: str) -> list[np.ndarray]:
@@ -123,24 +140,24 @@ def _series(given: Any, count: int, several: bool, name: str) -> list[np.ndarray
 def _pane(name: str, images: Sequence[np.ndarray], notes: Sequence[str], alt: str) -> str:
     height, width = images[0].shape[:2]
     shown = "".join(
-        f'<div data-i="{i}"{" hidden" if i else ""} style="{_LAYER}background:var(--before-{i}) 0/cover">'
-        f'<img class="dark-light" src="{_data(image)}" alt="{escape(alt)}" draggable="false" '
-        f'style="{_LAYER}clip-path:inset(0 0 0 var(--at));background:none"></div>'
+        f'<div data-i="{i}"{" hidden" if i else ""} style="{LAYER}background:var(--before-{i}) 0/cover">'
+        f'<img class="dark-light" src="{data(image)}" alt="{escape(alt)}" draggable="false" '
+        f'style="{LAYER}clip-path:inset(0 0 0 var(--at));background:none"></div>'
         for i, image in enumerate(images)
     )
     said = "".join(
         f'<span data-i="{i}"{" hidden" if i else ""}>{escape(note)}</span>'
         for i, note in enumerate(notes)
     )
-    line = "position:absolute;top:0;bottom:0;left:var(--at);width:2px;background:#fff;mix-blend-mode:difference"
     return (
         f'<div><div class="pane" style="position:relative;aspect-ratio:{width}/{height};'
-        f'overflow:hidden;touch-action:pan-y">{shown}<div style="{line}"></div></div>'
+        f'overflow:hidden;touch-action:pan-y">{shown}<div style="{LINE}"></div></div>'
         f"<div><b>{escape(name)}</b> {said}</div></div>"
     )
 
 
-def _data(image: np.ndarray) -> str:
+def data(image: np.ndarray) -> str:
+    """An image with values in [0, 1] as the address of a WebP file that carries its own data."""
     pixels = (image.clip(0, 1) * 255).round().astype(np.uint8)
     buffer = io.BytesIO()
     require("PIL.Image", extra="tasks").fromarray(pixels).save(
