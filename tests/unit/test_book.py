@@ -11,7 +11,12 @@ import eqreg
 
 ROOT = Path(__file__).resolve().parents[2]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf8"))
-LISTED = [page["file"] for part in TOC["parts"] for page in part["chapters"]]
+LISTED = [
+    listed["file"]
+    for part in TOC["parts"]
+    for page in part["chapters"]
+    for listed in (page, *page.get("sections", ()))
+]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -24,7 +29,8 @@ def test_contents_list_every_chapter_in_order():
 
 
 def test_contents_list_every_page():
-    pages = {f"book/{path.stem}" for path in (ROOT / "book").glob("*.md")}
+    found = [*(ROOT / "book").glob("*.md"), *(ROOT / "book" / "api").glob("*.md")]
+    pages = {path.relative_to(ROOT).with_suffix("").as_posix() for path in found}
     assert pages == {TOC["root"], *(page for page in LISTED if page.startswith("book/"))}
 
 
@@ -33,7 +39,8 @@ def test_introduction_links_to_every_chapter():
 
 
 def test_reference_has_every_public_name():
-    named = set(re.findall(r"\beqreg\.(\w+)", read("api.md")))
+    pages = [path.read_text(encoding="utf8") for path in (ROOT / "book" / "api").glob("*.md")]
+    named = {n for page in pages for n in re.findall(r"(?:::|^ +) *eqreg\.(\w+)", page, re.M)}
     assert set(eqreg.__all__) <= named
 
 
@@ -54,7 +61,14 @@ def test_every_name_of_the_library_exists():
     """In pages, docstrings and scripts; after a move, what still names the old place."""
     folders = "|".join(p.name for p in (ROOT / "eqreg").iterdir() if (p / "__init__.py").is_file())
     named = re.compile(rf"\beqreg((?:\.[a-zA-Z_]\w*)+)|`~?((?:{folders})(?:\.\w+)+)[(`]")
-    places = ("*.md", "book/*.md", "notebooks/*.ipynb", "eqreg/**/*.py", "benchmarks/*.py")
+    places = (
+        "*.md",
+        "book/*.md",
+        "book/api/*.md",
+        "notebooks/*.ipynb",
+        "eqreg/**/*.py",
+        "benchmarks/*.py",
+    )
     texts = {path: path.read_text(encoding="utf8") for place in places for path in ROOT.glob(place)}
     del texts[ROOT / "CHANGELOG.md"]  # tells of names that have gone
     found = {

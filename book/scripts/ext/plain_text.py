@@ -8,7 +8,6 @@ The workflow `book` publishes the same files as branch `colab`, from where Colab
 
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,16 +58,16 @@ def address(fields):
 
 
 def collect(paths, bibliography):
-    """Number every statement as the book does: one count for each kind, through all chapters."""
-    count, numbers, labels = Counter(), {}, {}
+    """Number every statement as the book does: one count, through all chapters (see statements.py)."""
+    count, numbers, labels = 0, {}, {}
     for path in paths:
         numbers[path.name] = []
         for text in texts(path):
             for kind, _, options, _ in STATEMENT.findall(text):
                 if kind == "proof":
                     continue
-                count[kind] += 1
-                name = f"{kind.capitalize()} {count[kind]}"
+                count += 1
+                name = f"{kind.capitalize()} {count}"
                 numbers[path.name].append(name)
                 if label := re.search(r":label: *(\S+)", options):
                     labels[label[1]] = path.name, name
