@@ -101,3 +101,21 @@ def test_letters_are_used_where_the_notation_page_says():
 def test_kernels_are_k_by_k():
     for number, cells in CHAPTERS.items():
         assert not [t for kind, t in cells if kind == "markdown" and r"p\times p" in t], number
+
+
+# What may stand in capitals in running text; anything else is a number that nobody filled in.
+CAPITALS = set(
+    """ASTM CITATION CONTRIBUTING CUDA CVPR DICOM FISTA GELU ICRU IEEE JSON MNIST MONAI NMAR OWNER PSNR RATES RMSE
+    SIGKILL SSIM SURE YAML""".split()
+)
+
+
+def test_no_page_waits_for_a_number():
+    """A draft says HALVES where a number shall stand; none may be left."""
+    pages = {p.name: p.read_text(encoding="utf8") for p in (ROOT / "book").glob("*.md")}
+    for number, cells in CHAPTERS.items():
+        pages[number] = "\n\n".join(text for kind, text in cells if kind == "markdown")
+    for name, text in pages.items():
+        for other in (r"```.*?```", r"`[^`]*`", r"\$[^$]*\$", r"<[^>]*>", r"\]\([^)]*\)"):
+            text = re.sub(other, " ", text, flags=re.S)
+        assert not set(re.findall(r"\b[A-Z]{4,}\b", text)) - CAPITALS, name
