@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,16 +13,19 @@ from typing import Any
 
 import torch
 
-from ..data.metal.judge import classical, repair, score, table
+from ..data.metal.judge import BUILT_IN, classical, repair, score, table
 from ..data.metal.layout import LAYOUTS, Case
 from ..data.metal.make import Plan, make, preview
+from ..data.metal.manifest import read_manifest
 from ..data.metal.place import SITES
 from ..data.metal.protocol import Metal, Recipe, read_recipe
 from ..physics.ct.evaluate import WINDOW
 from .ct_train import train_on
+from .options import THREADS, real, whole
 from .pretrained import load_pretrained
 
 Act = Callable[[argparse.Namespace], int]
+_COUNT, _SEED = whole(1, 10**9), whole(0, 2**63 - 1)
 
 
 def register(commands: Any) -> None:
@@ -44,9 +48,14 @@ def register(commands: Any) -> None:
     made.add_argument("--masks", default="auto", metavar="FILE", help="own masks; auto (default)")
     made.add_argument("--implants", metavar="KINDS", help=f"of {','.join(SITES)} (all)")
     made.add_argument("--materials", metavar="NAMES", help="ti,co-cr,steel,au,amalgam, ...")
-    made.add_argument("--per-slice", type=int, metavar="N", help="scans of each slice (1)")
     made.add_argument(
-        "--spacing", type=float, metavar="MM", help="of pixels, where files do not say"
+        "--per-slice", type=whole(1, 10_000), metavar="N", help="scans of each slice (1)"
+    )
+    made.add_argument(
+        "--spacing",
+        type=real(0, above=True),
+        metavar="MM",
+        help="of pixels, where files do not say",
     )
     made.add_argument("--field", metavar="MM", help="side of the image (400); slice: fit each one")
     made.add_argument(
@@ -55,11 +64,13 @@ def register(commands: Any) -> None:
     made.add_argument("--layout", default="published", help=" or ".join(LAYOUTS))
     made.add_argument("--split", default="90/10", metavar="A/B", help="train and test, by patients")
     made.add_argument(
-        "--every", type=int, default=1, metavar="N", help="every N-th slice of a series"
+        "--every", type=_COUNT, default=1, metavar="N", help="every N-th slice of a series"
     )
-    made.add_argument("--offset", type=int, default=32768, help="HU = value - offset in PNG files")
-    made.add_argument("--jobs", type=int, default=1, help="processes")
-    made.add_argument("--seed", type=int, default=0)
+    made.add_argument(
+        "--offset", type=whole(0, 65535), default=32768, help="HU = value - offset in PNG files"
+    )
+    made.add_argument("--jobs", type=whole(1, THREADS), default=1, help="processes")
+    made.add_argument("--seed", type=_SEED, default=0)
     made.add_argument("--preview", action="store_true", help="write only DIR/preview.png")
     made = verb("train", _train, "Train the DICDNet of chapter 14b on the training split.")
     made.add_argument("folder", type=Path, metavar="DIR")
@@ -67,9 +78,9 @@ def register(commands: Any) -> None:
     made.add_argument(
         "--preset", default="cpu", help="sizes of the network: quick, cpu, full, paper"
     )
-    made.add_argument("--steps", type=int, default=200)
-    made.add_argument("--lr", type=float, default=1e-3)
-    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--steps", type=_COUNT, default=200)
+    made.add_argument("--lr", type=real(0, above=True), default=1e-3)
+    made.add_argument("--seed", type=_SEED, default=0)
     for name, act, says in (
         ("repair", _repair, "Restore the cases with a method."),
         ("score", _score, "Table of the scan, LI, NMAR and all repaired methods."),
@@ -157,23 +168,37 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _repair(options: argparse.Namespace) -> int:
-    name = options.method.removesuffix(".safetensors")
+    name, made_by = options.method.removesuffix(".safetensors"), options.method
+    read_manifest(options.folder)  # says what is wrong before weights are read
     if options.method in ("li", "nmar"):
         restore = classical(options.folder, options.method)
     else:
         model = load_pretrained(options.method)
+        if (task := model.about["run"]["task"]) != "mar":
+            raise ValueError(f"{options.method}: expected weights of the task mar, found {task}")
         name = (
             Path(name).name if options.method.endswith(".safetensors") else name.replace("/", "-")
         )
+        if name in BUILT_IN:
+            raise ValueError(f"{options.method}: {name} is a method of its own; rename the file")
+        made_by = f"weights {_hash(model)}"
 
         @torch.no_grad()
         def restore(case: Case) -> torch.Tensor:
             ma, li = (t.clamp(0, WINDOW)[None, None] / WINDOW for t in (case.ma, case.li))
             return model(ma, li, case.mask[None, None].to(ma.dtype))[0, -1] * WINDOW
 
-    count = repair(options.folder, name, restore, options.split)
+    count = repair(options.folder, name, restore, options.split, made_by=made_by)
     print(f"{options.folder / 'repaired' / name}: {count} cases")
     return 0
+
+
+def _hash(model: torch.nn.Module) -> str:
+    """Of the weights: a file trained anew under its old name is another method."""
+    found = hashlib.sha256()
+    for name, t in model.state_dict().items():
+        found.update(name.encode() + t.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _score(options: argparse.Namespace) -> int:

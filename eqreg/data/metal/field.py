@@ -12,7 +12,7 @@ from torch import Tensor
 from ..ct import AIR, resize_ct
 
 # Pixels of patients in mm; a value beyond is in cm or in m.
-_FINEST, _COARSEST = 0.05, 6.0
+FINEST, COARSEST = 0.05, 6.0
 _TISSUE = -500.0
 
 
@@ -43,9 +43,9 @@ def on_field(
         factor = size / max(hu.shape)
         image = resize_ct(hu, size)
     else:
-        if not all(_FINEST <= s <= _COARSEST for s in spacing):
+        if not all(FINEST <= s <= COARSEST for s in spacing):
             raise ValueError(
-                f"expected pixels of {_FINEST:g} to {_COARSEST:g} mm, got {spacing[0]:g} x {spacing[1]:g}; is "
+                f"expected pixels of {FINEST:g} to {COARSEST:g} mm, got {spacing[0]:g} x {spacing[1]:g}; is "
                 "this in mm?"
             )
         pixel = field / size

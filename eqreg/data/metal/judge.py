@@ -5,9 +5,12 @@ Taught in: notebooks/14
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,8 @@ from .sheet import Tiles, grey, sheet
 Restore = Callable[[Case], Tensor]
 GROUPS = ("large", "2", "3", "4", "small")
 MEASURES = ("psnr", "ssim", "rmse", "psnr_body", "ssim_body", "rmse_body")
-_REPAIRED, _PUBLISHED_SIZE = "repaired", 416
+BUILT_IN = ("input", "li", "nmar")
+_REPAIRED, _MADE_BY, _PUBLISHED_SIZE = "repaired", "made_by.txt", 416
 _SCORES, _TABLE, _PICTURES = "score.json", "score.md", "score.png"
 
 
@@ -44,14 +48,23 @@ def classical(root: str | Path, name: str) -> Restore:
     """Linear interpolation, "li", or "nmar", with the data set's own scanner.
 
     Raises:
-        ValueError: another name.
-        FileNotFoundError: the data set has no protocol.
+        ValueError: another name, or a protocol that is not the data set's.
+        FileNotFoundError: no finished data set, or it has no protocol.
     """
     if name not in ("li", "nmar"):
         raise ValueError(f"expected li or nmar, got {name!r}")
-    scanner: Scanner = read_recipe(Path(root) / "protocol.yaml").scanner()
+    path, want = Path(root) / "protocol.yaml", read_manifest(root).get("protocol_sha256")
+    if not path.is_file():
+        raise FileNotFoundError(f"expected the data set's protocol, found no {path}")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != want:
+        raise ValueError(f"{path}: expected the protocol that made the data set, found another one")
+
+    @lru_cache(maxsize=1)
+    def built() -> Scanner:
+        return read_recipe(path).scanner()  # not before a case needs it
 
     def restore(case: Case) -> Tensor:
+        scanner = built()
         if name == "li":
             return scanner.fbp(interpolate_trace(case.ma_sinogram, case.trace))
         project, fbp = scanner.projector.project, scanner.fbp
@@ -66,8 +79,10 @@ def repair(
     restore: Restore,
     split: str = "test",
     report: Callable[[int, int], None] = lambda done, of: None,
+    *,
+    made_by: str = "",
 ) -> int:
-    """Restore every case of a split; what was done before is kept.
+    """Restore every case of a split; what the same method did before is kept.
 
     Args:
         root: of the data set.
@@ -75,6 +90,8 @@ def repair(
         restore: an image (H, W) in 1/cm of a case.
         split: "train" or "test".
         report: called with the number of cases done and of all.
+        made_by: tells one method of this name from another, such as a hash of its weights. Images that another
+            one left are made anew.
 
     Returns:
         How many cases there are.
@@ -87,6 +104,7 @@ def repair(
     root = Path(root)
     manifest = read_manifest(root)
     total = _count(root, manifest, split)
+    _claim(root / _REPAIRED / name, f"{manifest.get('key')} {made_by}")
     for i, (record, case) in enumerate(cases(root, manifest, split), 1):
         path = _image_path(root, name, record)
         if not path.is_file():
@@ -123,14 +141,16 @@ def score(root: str | Path, split: str = "test") -> dict[str, Any]:
     root = Path(root)
     manifest = read_manifest(root)
     _count(root, manifest, split)
-    repair(root, "nmar", classical(root, "nmar"), split)
+    repair(root, "nmar", classical(root, "nmar"), split, made_by="nmar")
     folder = root / _REPAIRED
     names = sorted(p.name for p in folder.iterdir() if (p / split).is_dir() and p.name != "li")
     names = ["nmar", *(n for n in names if n != "nmar")]
     found: list[dict[str, Any]] = []
     shown: dict[int, Tiles] = {}
     for record, case in cases(root, manifest, split):
-        images = {"input": case.ma, "li": case.li} | {n: _repaired(root, n, record) for n in names}
+        images = {"input": case.ma, "li": case.li} | {
+            n: _repaired(root, n, record, case.gt) for n in names
+        }
         body = body_mask(mu_to_hu(case.gt))
         size = case.gt.shape[-1]
         group = size_group(max(1, round(record["area"] * (_PUBLISHED_SIZE / size) ** 2)))
@@ -216,17 +236,37 @@ def _count(root: Path, manifest: dict[str, Any], split: str) -> int:
     return total
 
 
+def _claim(folder: Path, made_by: str) -> None:
+    """Keep the images of the same method and data set, and remove those of another."""
+    mark = folder / _MADE_BY
+    if not mark.is_file() and folder.exists():
+        raise ValueError(
+            f"{folder} holds something that `eqreg ct repair` did not make; rename it, or take another name"
+        )
+    if mark.is_file() and mark.read_text(encoding="utf-8") != made_by:
+        for split in folder.iterdir():
+            if split.is_dir():
+                shutil.rmtree(split)
+    write_whole(mark, made_by.encode())
+
+
 def _image_path(root: Path, name: str, record: dict[str, Any]) -> Path:
     return root / _REPAIRED / name / record["split"] / record["slice"] / f"{record['number']}.npy"
 
 
-def _repaired(root: Path, name: str, record: dict[str, Any]) -> Tensor:
+def _repaired(root: Path, name: str, record: dict[str, Any], like: Tensor) -> Tensor:
     path = _image_path(root, name, record)
     if not path.is_file():
         raise ValueError(
             f"{path}: expected the image, found none; `eqreg ct repair {root} --with ...` goes on where it stopped"
         )
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except ValueError as error:
+        image = torch.from_numpy(np.load(path, allow_pickle=False))
+    except (ValueError, TypeError, EOFError) as error:
         raise ValueError(f"{path}: could not be read: {error}") from error
+    if image.shape != like.shape or not image.is_floating_point() or image.isnan().any():
+        raise ValueError(
+            f"{path}: expected an image {tuple(like.shape)} in 1/cm without NaN, found {tuple(image.shape)} of "
+            f"{image.dtype}"
+        )
+    return image

@@ -113,7 +113,8 @@ def read_case(root: Path, record: dict[str, Any], masks: np.ndarray[Any, Any] | 
         masks: (H, W, K) of its split, for the published layout.
 
     Raises:
-        ValueError: a file is missing, damaged or lacks an array; the message names it.
+        ValueError: a file is missing, damaged, lacks an array, or one has another shape or is not finite; the
+            message names it.
     """
     path = root / record["file"]
     if path.suffix == ".npz":
@@ -121,7 +122,10 @@ def read_case(root: Path, record: dict[str, Any], masks: np.ndarray[Any, Any] | 
         clean, mask = arrays, arrays.get("mask")
     else:
         arrays, clean = _read(path), _read(root / record["clean"])
-        mask = None if masks is None else masks[..., record["number"]]
+        number = record["number"]
+        if masks is not None and not 0 <= number < masks.shape[-1]:
+            raise ValueError(f"{path}: expected mask {number}, found {masks.shape[-1]} masks")
+        mask = None if masks is None else masks[..., number]
     everything = {**arrays, "image": clean.get("image"), "mask": mask}
     names = ("image", "ma_CT", "LI_CT", "mask", "metal_trace", "ma_sinogram", "LI_sinogram")
     missing = [name for name in names if everything.get(name) is None]
@@ -129,7 +133,17 @@ def read_case(root: Path, record: dict[str, Any], masks: np.ndarray[Any, Any] | 
         raise ValueError(
             f"{path}: expected {', '.join(missing)}, found {', '.join(sorted(arrays))}"
         )
+    for name in names:
+        if (kind := np.asarray(everything[name]).dtype).kind not in "fiub":
+            raise ValueError(f"{path}: expected numbers in {name}, found {kind}")
     tensors = [torch.from_numpy(np.asarray(everything[name])) for name in names]
+    for name, t in zip(names, tensors, strict=True):
+        like = tensors[0 if name in names[:4] else 4].shape
+        if t.shape != like or t.ndim != 2 or t.is_complex() or not torch.isfinite(t).all():
+            raise ValueError(
+                f"{path}: expected {name} of shape {tuple(like)}, (H, W) or (views, bins), without NaN or Inf; "
+                f"found {tuple(t.shape)}, {int((~torch.isfinite(t)).sum())} of them not finite"
+            )
     image, ma, li, metal, trace, ma_sinogram, li_sinogram = tensors
     name = "/".join(Path(record["file"]).with_suffix("").parts[-3:])
     return Case(image, ma, li, metal > 0, trace > 0, ma_sinogram, li_sinogram, name)

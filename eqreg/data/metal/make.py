@@ -19,6 +19,7 @@ import torch
 from ...extras import require
 from ...files import write_whole
 from ..ct import PNG_OFFSET
+from .field import COARSEST, FINEST
 from .layout import LAYOUTS, Case
 from .manifest import MANIFEST, finish, picture, read_manifest
 from .place import labels
@@ -57,6 +58,12 @@ class Plan:
             raise ValueError(f"--layout: expected one of {', '.join(LAYOUTS)}, got {self.layout!r}")
         if not 0 <= self.test <= 1:
             raise ValueError(f"--split: expected a share of the test from 0 to 1, got {self.test}")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"--seed: expected a number of 64 bits, got {self.seed}")
+        if self.spacing is not None and not FINEST <= self.spacing <= COARSEST:
+            raise ValueError(
+                f"--spacing: expected {FINEST:g} to {COARSEST:g} mm, got {self.spacing:g}"
+            )
 
 
 def make(
@@ -130,7 +137,7 @@ def preview(
     """
     sources, refused = find_slices(plan.places, offset=plan.offset, every=plan.every)
     tell_left_out(refused, report)
-    scanner, rows = recipe.scanner(), []
+    scanner, rows = None, []
     for job in _jobs(plan, sources, recipe, report):
         try:
             prepared = prepare(job, recipe, plan.masks, plan.spacing)
@@ -140,6 +147,7 @@ def preview(
         for line in prepared.told:
             report(f"{job.source.name}: {line}")
         first = prepared._replace(implants=prepared.implants[:1], numbers=prepared.numbers[:1])
+        scanner = scanner or recipe.scanner()  # not before there is a slice to scan
         clean, scans = scanned(first, scanner, job)
         mask = labels(first.implants[0])[1]
         gt = torch.from_numpy(clean["image"])

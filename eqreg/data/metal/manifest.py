@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from .sheet import Tiles, grey, marked, sheet
 
 MANIFEST = "manifest.json"
 _FORMAT = "eqreg ct data set 1"
+# What is read of each case.
+_FIELDS = {"split": str, "slice": str, "file": str, "number": int, "area": int}
 _SHOWN = 6
 
 
@@ -99,9 +101,34 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: could not be read: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"{path}: expected {_FORMAT!r}")
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != _FORMAT:
+        raise ValueError(f"{path}: expected the format {_FORMAT!r}, found {found!r}")
+    _check_cases(path, content.get("cases"))
     return content
+
+
+def _check_cases(path: Path, found: Any) -> None:
+    """Refuse what no record of a case can be; paths stay below the data set's folder.
+
+    Raises:
+        ValueError: the message names the file and the first bad record.
+    """
+    if not isinstance(found, list):
+        raise ValueError(f"{path}: expected a list of cases, found {type(found).__name__}")
+    for i, record in enumerate(found):
+        for key, kind in _FIELDS.items():
+            value = record.get(key) if isinstance(record, dict) else None
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(
+                    f"{path}: expected {key} ({kind.__name__}) of case {i}, found {value!r}"
+                )
+        for key in ("split", "slice", "file", "clean"):
+            parts = PurePosixPath(record.get(key, "")).parts
+            if ".." in parts or "/" in parts:
+                raise ValueError(
+                    f"{path}: expected {key} of case {i} inside the folder, found {record[key]!r}"
+                )
 
 
 def read_split_masks(root: Path, split: str) -> np.ndarray[Any, Any] | None:
