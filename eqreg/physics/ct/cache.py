@@ -13,13 +13,13 @@ import numpy as np
 
 from ...extras import require
 from ...files import cache_folder, part_of
-from ._matrix import CSR
+from ._matrix import CSR, strips
 from .geometry import Geometry
 
 __all__ = ["cache_folder", "cached"]
 
 # Raised whenever the entries change, so that an older file is never taken for the present matrix.
-_VERSION = 1
+_VERSION = 2
 # Below this many entries building is as fast as reading.
 _WORTH_KEEPING = 4_000_000
 
@@ -79,7 +79,7 @@ def _checked(matrix: CSR, geometry: Geometry) -> CSR:
         ValueError: these are not the compressed rows of a matrix of this scanner.
     """
     pointers, columns, values = matrix
-    rows = geometry.views // geometry.turns * geometry.bins
+    rows = strips(geometry.size) * geometry.part * geometry.bins
     sound = (
         all(a.ndim == 1 for a in matrix)
         and [a.dtype for a in matrix] == [np.int32, np.int32, np.float32]

@@ -79,6 +79,16 @@ class ParallelBeam:
         return math.gcd(self.views, 4)
 
     @property
+    def mirrored(self) -> bool:
+        """Whether the views of each such turn are mirror images of each other, two and two."""
+        return self.views % 8 == 0
+
+    @property
+    def part(self) -> int:
+        """Number of the first views, of which all others are turned or mirrored copies."""
+        return self.views // self.turns // (2 if self.mirrored else 1)
+
+    @property
     def angles(self) -> Array:
         """(views,) directions phi in radians."""
         return (np.arange(self.views) + 0.5) * (self.span / self.views)
@@ -164,6 +174,11 @@ class FanBeam(ParallelBeam):
     def turns(self) -> int:
         """As for :class:`ParallelBeam`; a short scan has one."""
         return 1 if self.short else super().turns
+
+    @property
+    def mirrored(self) -> bool:
+        """As for :class:`ParallelBeam`; no view of a short scan is the mirror image of another on the pixels."""
+        return not self.short and super().mirrored
 
     def rays(self, phi: float) -> tuple[Array, Array]:
         """Rays of one view, from the source; as for :meth:`ParallelBeam.rays`."""

@@ -1,10 +1,10 @@
-"""Line integrals of images and their adjoint, through one quarter of the scanner.
+"""Line integrals of images and their adjoint, through one eighth of the scanner.
 
 The views of the second quarter of the circle see the image as those of the first see the image turned
-back by 90 degrees. So one sparse matrix of ``views/4`` views serves all four quarters: the operator
-takes a quarter of the memory, and it is exactly equivariant, because turning the image only changes
-which of the four numbers in a row is computed first. Where the views do not fall into quarters, halves or
-the whole circle take their place.
+back by 90 degrees, and the second half of a quarter sees it as the first half sees its mirror image. So one
+sparse matrix of ``views/8`` views serves the whole circle: the operator takes an eighth of the memory, and it
+is exactly equivariant, because turning or mirroring the image only changes which of the eight numbers in a row
+is computed first. Where the views do not fall into eighths, quarters, halves or the whole circle take their place.
 
 Taught in: notebooks/14
 """
@@ -25,15 +25,16 @@ from .geometry import Geometry, check_images, check_sinograms
 
 # Images that go through the matrix together, forwards and back. More of them read it less often; on a
 # processor their pixels then leave its cache, which costs more: a ray crosses the whole image.
-_TOGETHER = {"cpu": (2, 4), "cuda": (16, 16)}
+_TOGETHER = {"cpu": (1, 2), "cuda": (8, 8)}
 
 
 class QuarterOperator:
-    """A linear map between images and sinograms, given by its matrix for the first quarter turn.
+    """A linear map between images and sinograms, given by its matrix for the first views.
 
     Args:
         geometry: of the scanner.
-        matrix: a CSR triple; rows are cells and columns pixels, or with ``by_pixels`` the reverse.
+        matrix: a CSR triple; rows are cells, once or several times over, and columns pixels, or with
+            ``by_pixels`` the reverse.
         by_pixels: which of the two.
         scale: a factor of all values.
         device, dtype: where and in which precision the matrix is held; float32 or float64.
@@ -60,7 +61,8 @@ class QuarterOperator:
         self.dtype = dtype
         self._scale = scale
         self._turns = geometry.turns
-        self._shape = (geometry.views // self._turns * geometry.bins, geometry.size**2)
+        self._mirrors = 2 if geometry.mirrored else 1
+        self._shape = (geometry.part * geometry.bins, geometry.size**2)
         self._by_pixels = by_pixels
         self._csr = matrix
         # The matrix with rows of cells, and that with rows of pixels.
@@ -106,36 +108,50 @@ class QuarterOperator:
         # Part q of the views sees the image turned back by q parts of the circle.
         step, parts = 4 // self._turns, range(self._turns)
         turned = torch.stack([torch.rot90(x, -q * step, (-2, -1)) for q in parts])
-        columns = turned.reshape(self._turns * len(x), -1).T.contiguous()
+        if self._mirrors == 2:
+            turned = torch.cat([turned, _mirrored(turned)])
+        columns = turned.reshape(self._mirrors * self._turns * len(x), -1).T.contiguous()
         rays = self._matrix(by_pixels=False) @ columns
-        y = rays.T.reshape(self._turns, len(x), -1, self.geometry.bins)
-        return y.transpose(0, 1).reshape(len(x), self.geometry.views, self.geometry.bins)
+        if len(rays) > self._shape[0]:  # a ray's strips
+            rays = rays.reshape(-1, self._shape[0], rays.shape[-1]).sum(0)
+        y = rays.T.reshape(self._mirrors, self._turns, len(x), self.geometry.part, -1)
+        halves = [y[0], *(half.flip(-2, -1) for half in y[1:])]
+        sectors = torch.cat(halves, -2).transpose(0, 1)
+        return sectors.reshape(len(x), self.geometry.views, self.geometry.bins)
 
     def _backward_chunk(self, y: Tensor) -> Tensor:
         n, step = self.geometry.size, 4 // self._turns
-        sectors = y.reshape(len(y), self._turns, -1).transpose(0, 1)
-        columns = sectors.reshape(self._turns * len(y), -1).T.contiguous()
+        sectors = y.reshape(len(y), self._turns, -1, self.geometry.bins).transpose(0, 1)
+        halves = list(sectors.split(self.geometry.part, -2))
+        halves[1:] = [half.flip(-2, -1) for half in halves[1:]]
+        columns = torch.stack(halves).reshape(-1, self._shape[0]).T.contiguous()
         pixels = self._matrix(by_pixels=True) @ columns
-        parts = pixels.T.reshape(self._turns, len(y), n, n)
-        turned = [torch.rot90(part, q * step, (-2, -1)) for q, part in enumerate(parts)]
-        # Opposite parts first: turning the sinogram then changes the order of no sum.
-        while len(turned) > 1:
-            half = len(turned) // 2
-            turned = [a + b for a, b in zip(turned[:half], turned[half:], strict=True)]
-        return turned[0]
+        parts = pixels.T.reshape(self._mirrors, self._turns, len(y), n, n)
+        found = []
+        for i, half in enumerate(parts):
+            images = _mirrored(half) if i else half
+            turned = [torch.rot90(part, q * step, (-2, -1)) for q, part in enumerate(images)]
+            # Opposite parts first: turning or mirroring the sinogram then changes the order of no sum.
+            while len(turned) > 1:
+                middle = len(turned) // 2
+                turned = [a + b for a, b in zip(turned[:middle], turned[middle:], strict=True)]
+            found += turned
+        return found[0] + found[1] if len(found) > 1 else found[0]
 
     def _matrix(self, *, by_pixels: bool) -> Tensor:
         if by_pixels not in self._matrices:
             csr = self._csr if by_pixels == self._by_pixels else self._transposed()
-            shape = self._shape[::-1] if by_pixels else self._shape
+            shape = (len(csr.pointers) - 1, self._shape[not by_pixels])
             self._matrices[by_pixels] = self._tensor(csr, shape)
         return self._matrices[by_pixels]
 
     def _transposed(self) -> CSR:
         sparse = require("scipy.sparse", extra="tasks")
-        shape = self._shape[::-1] if self._by_pixels else self._shape
         pointers, columns, values = self._csr
+        shape = (len(pointers) - 1, self._shape[not self._by_pixels])
         turned = sparse.csr_matrix((values, columns, pointers), shape=shape).T.tocsr()
+        if not self._by_pixels:
+            turned.indices %= self._shape[0]  # the strips of a ray are one ray again
         return CSR(turned.indptr, turned.indices, turned.data)
 
     def _tensor(self, csr: CSR, shape: tuple[int, ...]) -> Tensor:
@@ -147,6 +163,11 @@ class QuarterOperator:
                 pointers, columns, values.to(self.dtype), size=shape, check_invariants=False
             )
             return matrix.to(self.device)
+
+
+def _mirrored(images: Tensor) -> Tensor:
+    """(..., n, n) with rows and columns exchanged, both from the end: its own inverse."""
+    return images.transpose(-2, -1).flip(-2, -1)
 
 
 class _Apply(torch.autograd.Function):
