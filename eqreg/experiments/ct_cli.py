@@ -174,7 +174,8 @@ def _repair(options: argparse.Namespace) -> int:
         restore = classical(options.folder, options.method)
     else:
         model = load_pretrained(options.method)
-        if (task := model.about["run"]["task"]) != "mar":
+        about: Any = model.about
+        if (task := about["run"]["task"]) != "mar":
             raise ValueError(f"{options.method}: expected weights of the task mar, found {task}")
         name = (
             Path(name).name if options.method.endswith(".safetensors") else name.replace("/", "-")

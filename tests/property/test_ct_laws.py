@@ -1,15 +1,19 @@
 """Laws of the scanner that hold for every geometry, image and trace."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eqreg import C4, rotate
+from eqreg import C4, D4, rotate
 from eqreg.physics.ct import (
     FBP,
     FanBeam,
     ParallelBeam,
     Projector,
+    _matrix,
     correct,
     hu_to_mu,
     interpolate_trace,
@@ -17,6 +21,7 @@ from eqreg.physics.ct import (
     nmar,
     open_beam,
     polychromatic,
+    small_fan,
     turn_sinogram,
     water_correction,
 )
@@ -66,6 +71,38 @@ def test_turning_the_patient_turns_the_scan_bit_by_bit(geometry, seed, k):
     assert torch.equal(a.backproject(turn_sinogram(y, k, C4)), rotate(a.backproject(y), k))
     fbp = FBP(geometry)
     assert torch.equal(fbp(turn_sinogram(y, k, C4)), rotate(fbp(y), k))
+
+
+@given(geometry=scanners(), seed=seeds, k=st.integers(0, 3))
+def test_eighths_answer_mirrored_patients_bit_by_bit_and_as_quarters_do(geometry, seed, k):
+    """Mirror images share a matrix; the same scanner told to hold quarters is the judge."""
+    eighths = replace(geometry, views=2 * geometry.views)
+    assert eighths.mirrored and eighths.part == eighths.views // 8
+    a, g = Projector(eighths, cache=False), D4.element((k, 1))
+    x = torch.randn(2, geometry.size, geometry.size, generator=seeded(seed))
+    y, mirrored = a.project(x), rotate(x.flip(-1), k)
+    assert torch.equal(a.project(mirrored), turn_sinogram(y, g, D4))
+    back = a.backproject(turn_sinogram(y, g, D4))
+    assert torch.equal(back, rotate(a.backproject(y).flip(-1), k))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(eighths), "mirrored", False)
+        b = Projector(eighths, cache=False)
+        assert len(b._csr.values) >= len(a._csr.values)
+        assert torch.allclose(b.project(x), y, atol=1e-4 * geometry.size * geometry.pixel)
+
+
+@settings(max_examples=5)
+@given(seed=seeds)
+def test_strips_of_the_image_add_up(seed):
+    geometry = small_fan(40, views=16)
+    x, y = torch.rand(40, 40, generator=seeded(seed)), torch.rand(16, 63, generator=seeded(seed))
+    whole = Projector(geometry, cache=False, dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_matrix, "_STRIP", 300)
+        a = Projector(geometry, cache=False, dtype=torch.float64)
+        assert len(a._csr.pointers) - 1 == 5 * geometry.part * geometry.bins
+    assert torch.allclose(a.project(x), whole.project(x), atol=1e-12)
+    assert torch.allclose(a.backproject(y), whole.backproject(y), atol=1e-12)
 
 
 @given(geometry=scanners(), seed=seeds)

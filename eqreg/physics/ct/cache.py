@@ -21,7 +21,7 @@ __all__ = ["cache_folder", "cached"]
 # Raised whenever the entries change, so that an older file is never taken for the present matrix.
 _VERSION = 2
 # Below this many entries building is as fast as reading.
-_WORTH_KEEPING = 4_000_000
+_WORTH_KEEPING = 40_000_000
 
 
 def cached(
