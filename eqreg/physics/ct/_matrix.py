@@ -55,7 +55,7 @@ def joseph(geometry: Geometry) -> CSR:
     edges = np.round(np.linspace(0, n, number + 1)).astype(np.int64)
     # (strips, views, bins): where the cuts of a ray begin and how many there are.
     start = np.stack([r.start for r in rays])
-    stop = start + np.stack([r.count for r in rays])
+    stop = start + np.stack([r.number for r in rays])
     start = np.clip(start, edges[:-1, None, None], edges[1:, None, None])
     count = np.clip(stop, edges[:-1, None, None], edges[1:, None, None]) - start
     pointers = np.zeros(count.size + 1, np.int64)
@@ -81,14 +81,14 @@ class _Rays(NamedTuple):
     slope: NDArray[np.float64]
     length: NDArray[np.float32]
     start: NDArray[np.int64]
-    count: NDArray[np.int64]
+    number: NDArray[np.int64]
 
 
 def _rays(geometry: Geometry, phi: float) -> _Rays:
     """Where the rays of a view cross the image.
 
     ``first`` is the index along the other axis at cut 0, ``slope`` its change from cut to cut, ``length`` of
-    ray between two cuts, ``start`` and ``count`` of the cuts inside the image.
+    ray between two cuts, ``start`` and ``number`` of the cuts inside the image.
     """
     n = geometry.size
     middle = (n - 1) / 2

@@ -71,6 +71,11 @@ class QuarterOperator:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.geometry!r}, device={str(self.device)!r})"
 
+    @property
+    def stored(self) -> int:
+        """How many numbers the matrix holds; the whole circle has eight times as many if the views allow it."""
+        return len(self._csr.values)
+
     def project(self, x: Tensor) -> Tensor:
         """Sinograms (..., views, bins) of images (..., size, size).
 
