@@ -149,6 +149,7 @@ artifacts: setup ## the long runs whose results artifacts/ holds (hours on one c
 	study textures --preset laws; \
 	study rain --preset claim --vary patches=4,16,64,256; \
 	study inpainting --preset claim --vary patches=4,16,64,256; \
+	study mar --preset claim --vary slices=4,8,16,32; \
 	study rain --preset dose --vary spread=45,50,60,75,90; \
 	for task in rain classification; do $(BIN)/python -m eqreg run $$task --preset evidence --runs artifacts/runs; done; \
 	study rain --preset opponents; \

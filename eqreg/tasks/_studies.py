@@ -19,11 +19,11 @@ def opponents(evidence: Preset, rows: Sequence[str]) -> Preset:
     )  # fmt: skip
 
 
-def claim(evidence: Preset, expects: str) -> Preset:
-    """The five rows of the claim, with half the steps and six seeds; vary ``patches``."""
+def claim(evidence: Preset, expects: str, vary: str = "patches=4,16,64,256") -> Preset:
+    """The five rows of the claim, with half the steps and six seeds; vary the number of data."""
     return replace(
         evidence, methods=FIVE, steps=evidence.steps // 2, tuning_steps=evidence.steps // 4,
-        seeds=tuple(range(6)), study=True, expects=f"varied by patches=4,16,64,256: {expects}",
+        seeds=tuple(range(6)), study=True, expects=f"varied by {vary}: {expects}",
     )  # fmt: skip
 
 

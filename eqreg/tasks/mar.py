@@ -21,6 +21,7 @@ from ..symmetry.groups import C4, Group
 from ..training.methods import METHODS, Method
 from ._metal import Cases
 from ._patients import ELSEWHERE, PUBLISHED_SIZE, cases
+from ._studies import claim
 from .task import Preset, Root, Task
 
 _ROWS = (
@@ -126,6 +127,8 @@ class Mar(Task):
             "operations, not yet run",
         ),
     }  # fmt: skip
+    _hours = "nine hours of one CPU core with its tunings, counted from the preset cpu; not yet run"
+    presets["claim"] = claim(presets["evidence"], _hours, "slices=4,8,16,32")  # four pairs a slice
 
     def model(self, preset: Preset) -> nn.Module:
         """A DICDNet of the preset's sizes."""

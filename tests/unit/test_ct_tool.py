@@ -22,6 +22,7 @@ from eqreg.data.metal.place import SITES, check_masks, labels, place
 from eqreg.data.metal.protocol import Metal, Recipe, read_recipe
 from eqreg.data.phantoms import REGIONS, phantom
 from eqreg.data.syndeeplesion import SynDeepLesion
+from eqreg.experiments.artifacts import load_artifact
 from eqreg.experiments.cli import main
 from eqreg.extras import require
 from eqreg.physics.ct import ParallelBeam, Protocol, hu_to_mu, mar_psnr, small_fan
@@ -229,6 +230,16 @@ def test_the_protocols_of_the_page(tmp_path):
         recipe = read_recipe(tmp_path / "p.yaml")
         assert recipe != Recipe()
     assert recipe.geometry.curved and recipe.scan.current == 0.5
+
+
+def test_the_second_simulator_agrees_as_the_page_says():
+    errors = load_artifact("ct_judge")["errors"].values()
+    lines = [v for e in errors for name, v in e.items() if name.startswith("line integrals of")]
+    seen = [v for e in errors for name, v in e.items() if name == "all energies, their tables"]
+    assert max(lines + seen) < 0.01
+    page = (Path(__file__).parents[2] / "book" / "ct_tool.md").read_text(encoding="utf-8")
+    assert f"differ by {100 * min(lines):.2f} to {100 * max(lines):.1f} %" in page
+    assert f"by {100 * min(seen):.2f} to {100 * max(seen):.2f} %" in " ".join(page.split())
 
 
 # ---- the data set

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from eqreg.experiments.pretrained import load_pretrained
 from eqreg.experiments.runs import Run, Stopped, train
 from eqreg.experiments.tuning import tune
 from eqreg.tasks import Preset, get_task
+from eqreg.tasks.mar import Mar, _cases
 from eqreg.tasks.rain import Rain
 from eqreg.training.checkpoint import load_weights, save_weights
 
@@ -169,10 +171,40 @@ def test_weights_from_before_an_axis_was_there_are_still_evaluated(tiny, tmp_pat
 # ---- the studies of this repository
 
 
+def test_few_shots_of_metal_are_run_compared_and_kept(tmp_path, monkeypatch, capsys):
+    """``eqreg run mar --preset claim --vary slices=...``, on patients that are drawn, small and few."""
+    small = {**Mar.presets["quick"].sizes, "size": 48, "slices": 2, "crop": 16}
+    few = replace(Mar.presets["claim"], steps=2, tuning_steps=1, seeds=(0,), tuning_seeds=(100,), watch=1,
+                  rates=(1e-3,), sizes=small)  # fmt: skip
+    monkeypatch.setattr(Mar, "presets", {**Mar.presets, "claim": few})
+    monkeypatch.setattr(campaign, "_start", Here)
+    monkeypatch.setattr(campaign, "_POLL", 0)
+    monkeypatch.setenv("EQREG_CACHE", str(tmp_path / "cache"))
+    words = ["mar", "--preset", "claim", "--vary", "slices=1,2"]
+    out = ["--out", str(tmp_path / "runs")]
+    assert main(["run", *words, "--methods", "plain", "eqreg", "--device", "cpu", *out]) == 0
+    assert main(["compare", *words, *out, "--keep", str(tmp_path / "kept")]) == 0
+    assert "kept ['mar-claim-slices.json']" in capsys.readouterr().out
+    monkeypatch.setattr(artifacts, "_PLACES", (tmp_path / "kept",))
+    values = artifacts.load_artifact("mar-claim-slices")["values"]
+    assert list(values) == ["1", "2"]
+    for value, table in values.items():
+        assert set(table["rows"]) == {"plain", "eqreg"}
+        preset = get_task("mar").preset(f"claim,slices={value}")
+        assert len(_cases("train", preset, None).gt) == int(value) * small["implants"]
+
+
+def test_the_curve_of_few_shots_of_metal():
+    preset = get_task("mar").preset("claim,slices=4")
+    assert {"plain", "augmentation", "strict-equal", "eqreg"} <= set(preset.methods)
+    pairs = [n * preset.sizes["implants"] for n in (4, 8, 16, 32)]
+    assert pairs == [16, 32, 64, 128] and preset.study and preset.sizes["data"] == "ct100"
+
+
 def test_the_lines_of_make_artifacts_name_presets_that_exist():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     lines = re.findall(r"study (\w+) --preset (\S+?)(?: --vary ([^\s;]+))?;? ?(?:\\|done|\n)", text)
-    assert len(lines) == text.count("study ") == 16
+    assert len(lines) == text.count("study ") == 17
     for task, preset, vary in lines:
         for name in variation.presets(preset.replace("$$case", "spread=90"), vary or None).values():
             assert get_task(task).preset(name).study, name

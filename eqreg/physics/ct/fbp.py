@@ -30,8 +30,9 @@ from torch import Tensor
 
 from ...extras import require
 from ...typed import typed
-from .geometry import Array, FanBeam, Geometry, check_sinograms
+from .geometry import Array, FanBeam, Geometry
 from .projector import PixelDriven
+from .units import check_sinograms
 
 METHODS = ("textbook", "published")
 

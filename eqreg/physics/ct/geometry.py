@@ -293,23 +293,3 @@ def in_view(geometry: Geometry) -> Tensor:
         half = geometry.source * math.sin(geometry.half_fan)
     side = torch.arange(geometry.size) - (geometry.size - 1) / 2
     return side[:, None].square() + side.square() < half**2
-
-
-def check_images(x: Tensor, geometry: Geometry, name: str) -> None:
-    """Refuse what is not a float image (..., size, size) of this geometry."""
-    _check(x, (geometry.size,) * 2, "images (..., size, size)", name)
-
-
-def check_sinograms(y: Tensor, geometry: Geometry, name: str) -> None:
-    """Refuse what is not a float sinogram (..., views, bins) of this geometry."""
-    _check(y, (geometry.views, geometry.bins), "sinograms (..., views, bins)", name)
-
-
-def _check(t: Tensor, expected: tuple[int, int], what: str, name: str) -> None:
-    if not isinstance(t, Tensor) or not t.is_floating_point():
-        kind = t.dtype if isinstance(t, Tensor) else type(t).__name__
-        raise TypeError(f"{name}: expected a float tensor of {what}, got {kind}")
-    if tuple(t.shape[-2:]) != expected:
-        raise ValueError(
-            f"{name}: expected {what} with last sides {expected}, got shape {tuple(t.shape)}"
-        )

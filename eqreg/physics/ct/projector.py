@@ -21,7 +21,8 @@ from ...extras import require
 from ...typed import typed
 from ._matrix import CSR, backprojector, joseph
 from .cache import cache_folder, cached
-from .geometry import Geometry, check_images, check_sinograms
+from .geometry import Geometry
+from .units import check_images, check_sinograms
 
 # Images that go through the matrix together, forwards and back. More of them read it less often; on a
 # processor their pixels then leave its cache, which costs more: a ray crosses the whole image.

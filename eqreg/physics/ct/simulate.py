@@ -24,13 +24,13 @@ from torch import Tensor
 
 from ...typed import typed
 from .fbp import FBP
-from .geometry import Geometry, check_images, in_view, syndeeplesion
+from .geometry import Geometry, in_view, syndeeplesion
 from .polychromatic import correct, decompose, measure, polychromatic, water_correction
 from .projector import Projector
 from .protocol import Protocol
 from .repair import interpolate_trace
 from .spectra import Beam, open_beam
-from .units import check_attenuation
+from .units import check_attenuation, check_images
 
 
 class Simulation(NamedTuple):

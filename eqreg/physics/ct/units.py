@@ -1,4 +1,4 @@
-"""Hounsfield units and attenuation, and the check that every function of CT images shares."""
+"""Hounsfield units and attenuation, and the checks that the functions of CT images share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...checks import need_tensor, wide
 from ...typed import typed
+from .geometry import Geometry
 
 # 1/cm, at the effective energy of a 120 kVp tube; the scale on which the published images are given.
 MU_WATER = 0.192
@@ -73,4 +74,24 @@ def check_attenuation(mu: Tensor, name: str) -> None:
         raise ValueError(
             f"{name}: attenuation cannot be negative, got {float(mu.min()):.3g} 1/cm; clip CT numbers "
             "at -1000 HU first"
+        )
+
+
+def check_images(x: Tensor, geometry: Geometry, name: str) -> None:
+    """Refuse what is not a float image (..., size, size) of this geometry."""
+    _check(x, (geometry.size,) * 2, "images (..., size, size)", name)
+
+
+def check_sinograms(y: Tensor, geometry: Geometry, name: str) -> None:
+    """Refuse what is not a float sinogram (..., views, bins) of this geometry."""
+    _check(y, (geometry.views, geometry.bins), "sinograms (..., views, bins)", name)
+
+
+def _check(t: Tensor, expected: tuple[int, int], what: str, name: str) -> None:
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        kind = t.dtype if isinstance(t, Tensor) else type(t).__name__
+        raise TypeError(f"{name}: expected a float tensor of {what}, got {kind}")
+    if tuple(t.shape[-2:]) != expected:
+        raise ValueError(
+            f"{name}: expected {what} with last sides {expected}, got shape {tuple(t.shape)}"
         )
