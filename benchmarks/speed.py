@@ -34,17 +34,25 @@ def median_of(ratios: list[float]) -> tuple[float, float, float]:
 
 
 def bytes_kept(step: Callable[[], torch.Tensor]) -> int:
-    """Bytes that autograd keeps for backward, each storage once, parameters among them."""
-    storages: dict[int, tuple[int, Any]] = {}
+    """Bytes that autograd keeps for backward, each storage once, parameters among them.
 
-    def pack(t: torch.Tensor) -> torch.Tensor:
-        # The storage is held, so that no other takes its address.
-        storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes(), t
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        step()
-    return sum(n for n, _ in storages.values())
+    Read off the graph: hooks on what is saved would miss what is saved under hooks of its own.
+    """
+    found: dict[int, int] = {}
+    loss = step()
+    todo, seen = [loss.grad_fn], {None}
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        todo += [n for n, _ in node.next_functions]
+        names = [n for n in dir(node) if n == "saved_tensors" or n.startswith("_saved_")]
+        for value in (getattr(node, n) for n in names):
+            for t in value if isinstance(value, tuple | list) else [value]:
+                if isinstance(t, torch.Tensor):
+                    found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+    return sum(found.values())
 
 
 def timed(case: Callable[[], Any], repeats: int) -> float:

@@ -161,11 +161,13 @@ def batch_size(images: list[Tensor], model: nn.Module, group: Group) -> int:
             raise TypeError(
                 f"expected floating point images, got {t.dtype}; convert them first, for example x.float() / 255"
             )
-    _check_same("device", [str(t.device) for t in images], _parameter(model, "device"))
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    device = dtype = None
+    if parameter is not None:
+        device, dtype = str(parameter.device), str(parameter.dtype)
+    _check_same("device", [str(t.device) for t in images], device)
     # Autocast chooses dtypes by itself.
-    expected = (
-        None if torch.is_autocast_enabled(images[0].device.type) else _parameter(model, "dtype")
-    )
+    expected = None if torch.is_autocast_enabled(images[0].device.type) else dtype
     dtypes = [str(t.dtype) for t in images if t.is_floating_point() or t.is_complex()]
     _check_same("dtype", dtypes, expected)
     return images[0].shape[0]
@@ -199,10 +201,6 @@ def _parameters(model: nn.Module) -> tuple[str, ...]:
     return tuple(
         p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     )
-
-
-def _parameter(model: nn.Module, what: str) -> str | None:
-    return next((str(getattr(p, what)) for p in model.parameters() if p.is_floating_point()), None)
 
 
 def _check_same(what: str, given: list[str], expected: str | None) -> None:

@@ -17,6 +17,8 @@ def map_leaves(f: Callable[[Any], Any], value: Any) -> Any:
     torch's own map knows the built-in containers and registered classes; here also subclasses of dict,
     other mappings, and dataclasses, frozen or not.
     """
+    if isinstance(value, Tensor):  # nearly always, and the map takes a while
+        return f(value)
 
     def leaf(item: Any) -> Any:
         mapping = isinstance(item, MutableMapping)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..symmetry.actions import act, rotate
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Element, Group
-from .compare import MEAN_SQUARES, Comparison, How, Open, closed, compare
+from .compare import MEAN_SQUARES, Comparisons, How, Open, compare, together
 from .grid import grid_hooks
 from .inputs import IMAGE_DIMS, Inputs
 from .nested import map_leaves
@@ -135,7 +135,7 @@ def paired_forward(
     how: How = MEAN_SQUARES,
     check_grid: bool = False,
     layouts: Mapping[str, str] | None = None,
-) -> tuple[Any, dict[str, Comparison]]:
+) -> tuple[Any, Comparisons]:
     """Run the model once over the paired batch and compare the planned layers.
 
     Args:
@@ -150,17 +150,11 @@ def paired_forward(
         layouts: of planned layers that put out something else than images, by name (``layers.tokens``).
 
     Returns:
-        The output over all rows, and a comparison for every call of every planned layer; from the
+        The output over all rows, and the comparisons of every call of every planned layer; from the
         second call on, a reused layer's name has ``#2``, ``#3``... behind it.
     """
     found: dict[str, Open] = {}
-    modules = {name or ROOT: module for name, module in core.named_modules()}
-    gone = [name for name in fields if name not in modules]
-    if gone:
-        raise ValueError(
-            f"the model has no layer {gone[0]!r} any more, which was planned: its parts were replaced or compiled "
-            "since; build the regularizer after that"
-        )
+    modules = {name: _planned(core, name) for name in fields}
 
     def hook_for(name: str, field: FieldType) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -196,7 +190,19 @@ def paired_forward(
                 f"image shows something else; leave out with layers= all {len(partial)} layers of this kind: "
                 f"{', '.join(partial)}"
             )
-    return output, closed(found)
+    return output, together(found)
+
+
+def _planned(core: nn.Module, name: str) -> nn.Module:
+    module: nn.Module | None = core
+    for part in name.split(".") if name != ROOT else ():
+        module = module._modules.get(part) if module is not None else None
+    if module is None:
+        raise ValueError(
+            f"the model has no layer {name!r} any more, which was planned: its parts were replaced or compiled "
+            "since; build the regularizer after that"
+        )
+    return module
 
 
 @contextmanager

@@ -2,43 +2,87 @@ r"""The difference that a penalty is made of, and its mean square, in few passes
 
 The residual of a layer is linear in its features, :math:`r = A z`: the upright half moved, minus the
 turned half. Its derivative is the transpose of :math:`A` and needs nothing of the forward pass, so of a
-layer the residual alone is kept for backward. Moving is one copy for the picture; channels are permuted
-by slices, while subtracting.
+layer the residual alone is kept for backward. Features move by one gather: in small networks each further
+operation would cost more than the numbers it moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..symmetry.actions import quarter_turns
+from ..symmetry.actions import quarter_turns, rotate
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Element
+from .reynolds import Indices
+
+_LONGEST = 2**18  # numbers of an index; features of more are moved without
+_indices = Indices(64 * 2**20)
 
 
-@dataclass(frozen=True)
-class Moves:
-    """What is compared: the first ``pairs`` rows of ``batch``, moved by ``g``, with the rows behind ``batch``.
+@dataclass(frozen=True, eq=False)
+class Move:
+    """How an element moves a field: by turns of the picture, after a flip or not, and of which channels.
 
-    Of every ``step``-th pixel in both directions from ``offset`` on, and of its image under ``g``.
+    ``turns`` is None if it is no multiple of 90 degrees.
     """
 
     field: FieldType
     g: Element
+    inverse: Element
+    turns: int | None
+    channels: int
+    source: tuple[int, ...] | None  # where each channel reads; None if all stay
+
+    def turned(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """``act``, without its checks, by multiples of 90 degrees; written to ``out`` (contiguous) if given."""
+        rows, channels, h, w = x.shape
+        if channels * h * w > _LONGEST:
+            if self.source is not None:
+                x = x.index_select(1, counts(self.source, x.device, torch.int64))
+            moved = torch.rot90(x.flip(-1) if self.g.flip else x, self.turns or 0, (-2, -1))
+            return moved if out is None else out.copy_(moved)
+        index = _indices((self, h, w, x.device), partial(self._index, h, w, x.device))
+        flat = x.reshape(rows, -1)
+        if out is None:
+            size = (w, h) if (self.turns or 0) % 2 else (h, w)
+            return flat.index_select(1, index).view(rows, channels, *size)
+        torch.index_select(flat, 1, index, out=out.view(rows, -1))
+        return out
+
+    def _index(self, h: int, w: int, device: torch.device) -> Tensor:
+        """Where moved features read, channels and places at once."""
+        places = rotate(torch.arange(h * w).view(h, w), self.g, self.field.group).flatten()
+        source = torch.tensor(self.source or tuple(range(self.channels)))
+        return (source[:, None] * (h * w) + places).flatten().int().to(device)
+
+
+@lru_cache(maxsize=1024)
+def move_of(field: FieldType, g: Element) -> Move:
+    """The move, one object for each field and element."""
+    inverse = field.group.inverse(g)
+    source = field.permutation(inverse)
+    stay = source == tuple(range(len(source)))
+    turns = quarter_turns(g, field.group)
+    return Move(field, g, inverse, turns, len(source), None if stay else source)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What is compared: the first ``pairs`` rows of ``batch``, moved, with the rows behind ``batch``.
+
+    Of every ``step``-th pixel in both directions from ``offset`` on, and of its image under the element.
+    """
+
+    move: Move
     batch: int
     pairs: int
     step: int = 1
     offset: tuple[int, int] = (0, 0)
-
-    @property
-    def inverse(self) -> Element:
-        """The element that moves back."""
-        return self.field.group.inverse(self.g)
 
     def upright(self, z: Tensor) -> Tensor:
         """The compared pixels of the upright half, a view."""
@@ -52,145 +96,112 @@ class Moves:
         if self.step == 1:
             return part
         (i, j), (h, w) = self.offset, z.shape[-2:]
-        if self.g.flip:
+        if self.move.g.flip:
             j = (w - 1 - j) % self.step
-        for _ in range((quarter_turns(self.g, self.field.group) or 0) % 4):
+        for _ in range((self.move.turns or 0) % 4):
             (i, j), (h, w) = ((w - 1 - j) % self.step, i), (w, h)
         return part[..., i :: self.step, j :: self.step]
 
 
-def residual(z: Tensor, moves: Moves) -> Tensor:
-    """Moved upright half minus turned half, in float32 at least: (pairs, C, H, W).
+def compared(z: Tensor, moves: Moves) -> tuple[Tensor, Tensor, Tensor]:
+    """The residual's mean square over all values, the residual, and the 2-norm of the upright half, detached.
 
-    ``moves.g`` has to be a multiple of 90 degrees, with or without a flip.
+    The residual is the moved upright half minus the turned half, in float32 at least: (pairs, C, H, W).
+    The element has to be a multiple of 90 degrees, with or without a flip. Where a part of the pixels is
+    compared, the mean square is an estimate of that over all.
     """
-    out: Tensor = _Residual.apply(z, moves)
+    # What is saved is kept out of the reach of activation checkpointing, which would miss it when it recomputes
+    # the segment without hooks. Detached, since an operation that saves its own output would hold itself, and
+    # a graph that is not back-propagated would stay for ever; torch puts the history back when it unpacks.
+    with torch.autograd.graph.saved_tensors_hooks(Tensor.detach, _same):
+        out: tuple[Tensor, Tensor, Tensor] = _Compared.apply(z, moves)
     return out
 
 
-def mean_squares(residuals: list[Tensor]) -> tuple[Tensor, ...]:
-    """Mean square of each residual, all in one pass."""
-    out: tuple[Tensor, ...] = _MeanSquares.apply(*residuals)
-    return out
-
-
-def _turn(x: Tensor, g: Element, turns: int) -> Tensor:
-    """``rotate``, without its checks, by multiples of 90 degrees."""
-    return torch.rot90(x.flip(-1) if g.flip else x, turns, (-2, -1))
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How an element moves a field.
-
-    ``slices`` are of channels: (first, fields, channels of a field, runs), and of the group axis of these
-    fields, the runs: (place to write, place to read, length).
-    """
-
-    turns: int
-    slices: tuple[tuple[int, int, int, tuple[tuple[int, int, int], ...]], ...]
+def _same(t: Tensor) -> Tensor:
+    return t
 
 
 @lru_cache(maxsize=256)
-def _plan(field: FieldType, g: Element) -> _Plan:
-    permutation = field.group.permutation(g)
-    source = sorted(range(len(permutation)), key=permutation.__getitem__)
-    slices: list[tuple[int, int, int, tuple[tuple[int, int, int], ...]]] = []
-    start = 0
-    for count, kind in field.terms:
-        order = source if kind == "r" else [0]
-        if order == list(range(len(order))):
-            slices.append((start, count * len(order), 1, ((0, 0, 1),)))
-        else:
-            runs: list[tuple[int, int, int]] = []
-            first = 0
-            for at in range(1, len(order) + 1):
-                if at == len(order) or order[at] != order[at - 1] + 1:
-                    runs.append((first, order[first], at - first))
-                    first = at
-            slices.append((start, count, len(order), tuple(runs)))
-        start += count * len(order)
-    return _Plan(quarter_turns(g, field.group) or 0, tuple(slices))
+def counts(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Numbers as a tensor, which reaches a GPU once and not at every step."""
+    return torch.tensor(values, device=device, dtype=dtype)
 
 
-def _pieces(plan: _Plan, to: Tensor, *read: tuple[Tensor, bool]) -> Iterator[tuple[Tensor, ...]]:
-    """Views of ``to`` and of what is read for each: at the moved place, if the flag says so, or at the same."""
-    for start, count, size, runs in plan.slices:
-        parts = [to, *(t for t, _ in read)]
-        if count * size != to.shape[1]:
-            parts = [t.narrow(1, start, count * size) for t in parts]
-        if size == 1:
-            yield tuple(parts)
-            continue
-        parts = [t.unflatten(1, (count, size)) for t in parts]
-        for at, source, length in runs:
-            places = [at, *(source if moved else at for _, moved in read)]
-            yield tuple(t.narrow(2, place, length) for t, place in zip(parts, places, strict=True))
-
-
-class _Residual(torch.autograd.Function):
-    """A: ``z`` to the residual."""
+class _Compared(torch.autograd.Function):
+    """``z`` to the mean square of A z, A z itself, and the 2-norm of the upright half."""
 
     # With ctx here, not in setup_context: for that torch would inspect the signature at every call.
     @staticmethod
-    def forward(ctx: Any, z: Tensor, moves: Moves) -> Tensor:
+    def forward(ctx: Any, z: Tensor, moves: Moves) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
         ctx.moves, ctx.shape, ctx.dtype = moves, z.shape, z.dtype
-        plan = _plan(moves.field, moves.g)
-        turned = moves.turned(z)
-        moved = _turn(moves.upright(z), moves.g, plan.turns)
-        wide = torch.promote_types(z.dtype, torch.float32)
-        out = torch.empty(turned.shape, dtype=wide, device=z.device)
-        for place, mine, other in _pieces(plan, out, (moved, True), (turned, False)):
-            if wide == z.dtype:
-                torch.sub(mine, other, out=place)
-            else:  # the difference of half precision numbers, rounded as float32
-                place.copy_(mine).sub_(other)
-        return out
+        rest = _residual(z, moves)
+        upright = z.narrow(0, 0, moves.pairs)
+        ctx.scale = 2 * moves.step**2 / upright.numel()
+        if z.dtype != rest.dtype:
+            upright = upright.to(rest.dtype)
+        # By the norm: a fused kernel, three times as fast as square().mean().
+        norm, power = torch.linalg.vector_norm(rest), torch.linalg.vector_norm(upright)
+        ctx.save_for_backward(rest)
+        ctx.mark_non_differentiable(power)
+        return norm * norm / (upright.numel() / moves.step**2), rest, power
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Transposed.apply(grad, ctx.moves, ctx.shape, ctx.dtype), None
+    def backward(
+        ctx: Any, grad: Tensor | None, grad_rest: Tensor | None, _: None
+    ) -> tuple[Tensor | None, None]:
+        if grad is None and grad_rest is None:
+            return None, None
+        (rest,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or grad is None or grad_rest is not None:
+            whole = 0.0 if grad is None else rest * (grad * ctx.scale)
+            whole = whole if grad_rest is None else whole + grad_rest
+            return _Transposed.apply(whole, ctx.moves, ctx.shape, ctx.dtype), None
+        return _transposed(rest, ctx.moves, ctx.shape, ctx.dtype, grad * ctx.scale), None
+
+
+def _residual(z: Tensor, moves: Moves) -> Tensor:
+    """A z."""
+    moved = moves.move.turned(moves.upright(z))
+    wide = torch.promote_types(z.dtype, torch.float32)
+    if moved.dtype != wide or not moved.is_contiguous():
+        # the difference of half precision numbers, rounded as float32
+        moved = torch.empty(moved.shape, dtype=wide, device=z.device).copy_(moved)
+    return moved.sub_(moves.turned(z))
+
+
+def _transposed(
+    r: Tensor, moves: Moves, shape: torch.Size, dtype: torch.dtype, scale: Tensor | None = None
+) -> Tensor:
+    """The transpose of A, of ``scale * r``."""
+    inverse = move_of(moves.move.field, moves.move.inverse)
+    whole = moves.step == 1 and moves.pairs == moves.batch
+    out = (torch.empty if whole else torch.zeros)(shape, dtype=dtype, device=r.device)
+    turned, upright = moves.turned(out), moves.upright(out)
+    if whole and r.dtype == dtype:
+        if scale is None:
+            torch.neg(r, out=turned)
+        else:
+            torch.mul(r, -scale, out=turned)
+        inverse.turned(turned, out=upright).neg_()
+        return out
+    r = r if scale is None else r * scale
+    upright.copy_(inverse.turned(r))
+    turned.copy_(r.neg())
+    return out
 
 
 class _Transposed(torch.autograd.Function):
-    """The transpose of A: a residual's gradient to that of ``z``."""
+    """The transpose of A, to be differentiated: a residual's gradient to that of ``z``."""
 
     @staticmethod
     def forward(
         ctx: Any, grad: Tensor, moves: Moves, shape: torch.Size, dtype: torch.dtype
     ) -> Tensor:
         ctx.moves = moves
-        whole = moves.step == 1 and moves.pairs == moves.batch
-        out = (torch.empty if whole else torch.zeros)(shape, dtype=dtype, device=grad.device)
-        turned, upright = moves.turned(out), moves.upright(out)
-        if grad.dtype == dtype:
-            torch.neg(grad, out=turned)
-        else:
-            turned.copy_(grad).neg_()
-        plan = _plan(moves.field, moves.inverse)
-        moved = _turn(grad, moves.inverse, plan.turns)
-        for place, mine in _pieces(plan, upright, (moved, True)):
-            place.copy_(mine)
-        return out
+        return _transposed(grad, moves, shape, dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Residual.apply(grad, ctx.moves), None, None, None
-
-
-class _MeanSquares(torch.autograd.Function):
-    """Means of squares with a derivative of one product each; a number that is not used has none."""
-
-    @staticmethod
-    def forward(ctx: Any, *residuals: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*residuals)
-        norms = torch._foreach_norm(residuals)
-        return tuple(n * n / r.numel() for n, r in zip(norms, residuals, strict=True))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return tuple(
-            r * (g * (2 / r.numel())) if g is not None and needed else None
-            for r, g, needed in zip(ctx.saved_tensors, grads, ctx.needs_input_grad, strict=True)
-        )
+        return compared(grad, ctx.moves)[1], None, None, None

@@ -35,20 +35,27 @@ Index = Tensor | Signed
 def reynolds(tensor: Tensor, index: Index) -> Tensor:
     """Mean over the group of the moved copies of a parameter, by an index of :func:`source_index`."""
     # The mean in float32 at least: in half precision it would not be a projection.
-    flat = wide(tensor).reshape(-1)
+    return reynolds_of_each(wide(tensor)[None], index)[0].to(tensor.dtype)
+
+
+def reynolds_of_each(stack: Tensor, index: Index) -> Tensor:
+    """:func:`reynolds` of each of several parameters of one shape: (K, *shape), float32 at least."""
+    flat = stack.reshape(len(stack), -1)
+    size = flat.shape[1]
     if isinstance(index, Signed):
-        flat, index = torch.cat([flat, -flat]), index.index
-    copies = flat.index_select(0, index).view(-1, tensor.numel())
-    return copies.sum(0).div_(len(copies)).view(tensor.shape).to(tensor.dtype)
+        flat, index = torch.cat([flat, -flat], 1), index.index
+    copies = flat.index_select(1, index).view(len(stack), -1, size)
+    return copies.sum(1).div_(copies.shape[1]).view(stack.shape)
 
 
-class _Indices:
+class Indices:
     """The latest indices, as many as fit into a number of bytes; those in use stay with their layers."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self._kept = limit, OrderedDict[Any, Tensor]()
 
     def __call__(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """The index of a key, made if it is not here."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -58,10 +65,11 @@ class _Indices:
         return index
 
     def bytes(self) -> int:
+        """What is kept."""
         return sum(t.nbytes for t in self._kept.values())
 
 
-_indices = _Indices(_KEPT_BYTES)
+_indices = Indices(_KEPT_BYTES)
 
 
 def source_index(

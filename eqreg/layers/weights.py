@@ -69,7 +69,10 @@ class TiedLayer:
             trainable: leave out the frozen ones.
         """
         for name in self.names:
-            tensor = getattr(self.module, name, None)
+            # At every step of a decay, for every parameter: modules are asked through a slow __getattr__.
+            tensor = self.module._parameters.get(name)
+            if tensor is None:
+                tensor = getattr(self.module, name, None)
             if tensor is not None and (tensor.requires_grad or not trainable):
                 key = name, tensor.device
                 if key not in self._indices:

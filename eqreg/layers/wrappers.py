@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -56,7 +57,15 @@ def compiled_parts(core: nn.Module) -> list[str]:
     """Names of the modules in ``core`` that were compiled, also in place, or that hold a compiled function."""
     if "torch._dynamo" not in sys.modules:  # nothing was compiled yet
         return []
-    return [name for name, m in core.named_modules() if is_compiled(m) or _has_compiled_function(m)]
+    kinds = {kind for kind in set(map(type, core.modules())) if _has_compiled(vars(kind))}
+
+    def compiled(module: nn.Module) -> bool:
+        return type(module) in kinds or is_compiled(module) or _has_compiled(vars(module))
+
+    # Asked at every call, so that names are only made if they are wanted.
+    if not any(map(compiled, core.modules())):
+        return []
+    return [name for name, module in core.named_modules() if compiled(module)]
 
 
 def parts_uncompiled(core: nn.Module) -> AbstractContextManager[Any]:
@@ -70,9 +79,11 @@ def parts_uncompiled(core: nn.Module) -> AbstractContextManager[Any]:
     return stance
 
 
-def _has_compiled_function(module: nn.Module) -> bool:
-    held = {**vars(type(module)), **vars(module)}
-    return any("_torchdynamo_orig_callable" in getattr(v, "__dict__", {}) for v in held.values())
+def _has_compiled(attributes: Mapping[str, Any]) -> bool:
+    return any(
+        type(v) is FunctionType and "_torchdynamo_orig_callable" in v.__dict__
+        for v in attributes.values()
+    )
 
 
 def is_parallel(model: Any) -> bool:

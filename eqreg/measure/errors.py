@@ -181,9 +181,8 @@ def layer_errors(
                 how=How(center=center),
                 check_grid=not sums,
             )
-            for name, c in found.items():
-                error = c.error / c.power.clamp_min(torch.finfo(c.power.dtype).tiny)
-                sums[name] = sums.get(name, 0.0) + float(error) / (group.order - 1)
+            for name, error in zip(found.names, found.relative().tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + error / (group.order - 1)
     return sums
 
 

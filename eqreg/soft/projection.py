@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -270,15 +269,21 @@ class EquivarianceDecay(Decay):
         """
         if need_number(lr, "lr", 0) == 0:
             return
+        alike: dict[Any, tuple[list[str], list[Tensor], Index]] = {}
         for name, layer in self._tied.items():
             strength = self.strengths[name]
             share = 1.0 if math.isinf(strength) else -math.expm1(-strength * lr)
             if share == 0:
                 continue
             for i, (tensor, index) in enumerate(layer.tensors()):
-                self.change_(f"{name}/{i}", tensor, partial(_shrink_, index, share))
+                kind = id(index), tensor.shape, tensor.dtype, share
+                names, tensors, _ = alike.setdefault(kind, ([], [], index))
+                names.append(f"{name}/{i}")
+                tensors.append(tensor)
             if share == 1:  # else the network would be equivariant in train mode alone
                 layer.tie_statistics_()
+        for (*_, share), (names, tensors, index) in alike.items():
+            self.shrink_(names, tensors, index, share)
 
     def _shapes(self) -> dict[str, torch.Size]:
         return {
@@ -289,7 +294,3 @@ class EquivarianceDecay(Decay):
 
     def __repr__(self) -> str:
         return f"EquivarianceDecay({self.group}, {len(self._tied)} layers)"
-
-
-def _shrink_(index: Index, share: float, tensor: Tensor) -> None:
-    tensor.lerp_(reynolds(tensor, index), share)

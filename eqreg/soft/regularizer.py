@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..checks import need_generator, need_number
-from ..layers.compare import Comparison, How
+from ..layers.compare import Comparisons, How
 from ..layers.inputs import InFields, Inputs, Turn, batch_size
 from ..layers.nested import tensors
 from ..layers.pairs import Pairing, paired_forward
@@ -195,12 +195,14 @@ class EquivarianceRegularizer:
             _require_finite(found)
         self._warn_without_graph(found)
         y, y_g = pairing.split(output)
-        per_layer = self._per_layer(found)
-        penalty = torch.stack(list(per_layer.values())).sum() * self.every
+        errors = self._errors(found)
+        penalty = errors.sum()
+        if self.every > 1:
+            penalty = penalty * self.every
         if self.norm != "reference":
-            penalty = penalty / len(per_layer)
-        shares = {k: c.invariant_share for k, c in found.items() if c.invariant_share is not None}
-        return RegularizedOutput(y, y_g, penalty, per_layer, shares, pairing)
+            penalty = penalty / len(found.names)
+        per_layer = dict(zip(found.names, errors.unbind(), strict=True))
+        return RegularizedOutput(y, y_g, penalty, per_layer, found.shares, pairing)
 
     def __repr__(self) -> str:
         return f"EquivarianceRegularizer({type(self._core).__name__}, {self.group}, {len(self.plan.fields)} layers)"
@@ -226,26 +228,23 @@ class EquivarianceRegularizer:
             )
         return step
 
-    def _per_layer(self, found: dict[str, Comparison]) -> dict[str, Tensor]:
+    def _errors(self, found: Comparisons) -> Tensor:
         if self.norm == "reference":
-            return {name: c.error for name, c in found.items()}
-        errors = torch.stack([c.error for c in found.values()])
-        powers = torch.stack([c.power for c in found.values()])
+            return found.errors
+        powers = found.powers
         if is_parallel(self.model) and self.norm == "relative":
             # The mean over all processes, so that the gradients are those of one process with the whole batch.
             dist.all_reduce(powers)
             powers = powers / dist.get_world_size()
-        powers = powers.clamp_min(torch.finfo(powers.dtype).tiny)
-        return dict(zip(found, (errors / powers).unbind(), strict=True))
+        return found.relative(powers)
 
-    def _warn_without_graph(self, found: dict[str, Comparison]) -> None:
+    def _warn_without_graph(self, found: Comparisons) -> None:
         if self._warned or not torch.is_grad_enabled():
             return
         lost = [
             name
-            for name, c in found.items()
-            if not c.error.requires_grad
-            and any(p.requires_grad for p in self._core.get_submodule(_layer(name)).parameters())
+            for name in found.detached
+            if any(p.requires_grad for p in self._core.get_submodule(_layer(name)).parameters())
         ]
         if lost:
             self._warned = True
@@ -286,11 +285,13 @@ def _zero(y: Any) -> Tensor:
     return torch.zeros((), device=found[0].device if found else None)
 
 
-def _require_finite(found: dict[str, Comparison]) -> None:
-    values = torch.stack([c.error.detach() for c in found.values()])
-    values = values + torch.stack([c.power.detach() for c in found.values()])
-    if not bool(values.isfinite().all()):
-        bad = [name for name, v in zip(found, values, strict=True) if not bool(v.isfinite())]
+def _require_finite(found: Comparisons) -> None:
+    values = found.errors.detach() + found.powers.detach()
+    # The sum of numbers that are not negative is finite if they are, unless they are next to overflow.
+    if not isfinite(float(values.sum())) and not bool(values.isfinite().all()):
+        bad = [
+            name for name, v in zip(found.names, values.tolist(), strict=True) if not isfinite(v)
+        ]
         raise FloatingPointError(
             f"NaN or Inf in the features of {', '.join(map(repr, bad))} (first: {bad[0]!r}); expected finite "
             "numbers. Check the inputs, the learning rate, and the loss scale under float16"

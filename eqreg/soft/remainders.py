@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from ..checks import given, need_number, wide
+from ..layers.reynolds import Index, reynolds_of_each
+
+_AT_ONCE = 2**20  # numbers that are shrunk together
 
 
 class Decay:
@@ -58,6 +61,28 @@ class Decay:
         change(whole)
         tensor.copy_(whole)
         self._remainders[name] = whole - wide(tensor)
+
+    def shrink_(self, names: list[str], tensors: list[Tensor], index: Index, share: float) -> None:
+        """Move tensors of one shape and dtype, which the group moves alike, by a share towards their means over it.
+
+        Together, since in small networks calls cost more than numbers; a part at a time, since large ones
+        have no room for copies of everything.
+        """
+        most = max(1, _AT_ONCE // tensors[0].numel())
+        for at in range(0, len(tensors), most):
+            some, their = tensors[at : at + most], names[at : at + most]
+            stack = torch.stack(some)
+            whole = wide(stack)
+            if whole.dtype == stack.dtype:
+                torch._foreach_lerp_(some, reynolds_of_each(stack, index).unbind(), share)
+                continue
+            for row, name in zip(whole, their, strict=True):
+                if name in self._remainders:
+                    row += self._remainders[name].to(row.device)
+            whole.lerp_(reynolds_of_each(whole, index), share)
+            torch._foreach_copy_(some, whole.unbind())
+            rests = whole - wide(torch.stack(some))
+            self._remainders.update(zip(their, rests.unbind(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Strengths and remainders, for checkpoints: ours keep it, and Fabric's where it is among what is saved."""

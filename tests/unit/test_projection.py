@@ -27,6 +27,7 @@ from eqreg import (
     project,
 )
 from eqreg.models import ResidualNet
+from eqreg.soft import remainders
 from eqreg.strict import GroupConv2d, equivariant, escnn, to_plain
 
 
@@ -709,3 +710,31 @@ def test_slopes_of_prelu_are_tied():
 def test_groups_that_do_not_divide(groups):
     with pytest.raises(ValueError, match=f"groups={groups} .*divide"):
         project(torch.ones(8, 2, 3, 3), C4.field("2r"), C4.field("2r"), groups=groups)
+
+
+@pytest.mark.parametrize("at_once", [2**20, 300, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_that_are_alike_shrink_together_as_each_alone(at_once, dtype, monkeypatch):
+    """To the bit, whatever fits at once; each with its own strength, the frozen ones not at all."""
+    monkeypatch.setattr(remainders, "_AT_ONCE", at_once)
+
+    def net():
+        torch.manual_seed(0)
+        convs = [nn.Conv2d(8, 8, 3, padding=1) for _ in range(4)]
+        return nn.Sequential(nn.Conv2d(1, 8, 3), *convs, nn.Conv2d(8, 1, 1)).to(dtype)
+
+    model, strengths = net(), {"1": 3.0, "2": 3.0, "3": 5.0, "4": 3.0}
+    model[4].weight.requires_grad_(False)
+    decay = EquivarianceDecay(model, C4, strengths)
+    for _ in range(2):
+        decay.step(0.1)
+    for i in range(6):
+        alone = net()
+        alone[4].weight.requires_grad_(False)
+        one = EquivarianceDecay(alone, C4, {str(i): strengths.get(str(i), 0.0)})
+        for _ in range(2):
+            one.step(0.1)
+        assert torch.equal(model[i].weight, alone[i].weight)
+        assert torch.equal(model[i].bias, alone[i].bias)
+        moved = str(i) in strengths and i != 4
+        assert torch.equal(model[i].weight, net()[i].weight) != moved

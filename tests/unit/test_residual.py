@@ -8,8 +8,14 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from eqreg import C2, C4, D4, EquivarianceRegularizer, act
-from eqreg.layers.residual import Moves, residual
+from eqreg.layers import residual as residuals
+from eqreg.layers.residual import Moves, compared, move_of
 from eqreg.symmetry.fields import FieldType
+
+
+def residual(z, moves):
+    return compared(z, moves)[1]
+
 
 CASES = [
     (group, spec, g)
@@ -24,8 +30,36 @@ ROWS = ((3, 3), (3, 2))  # images, and how many of them are paired
 def test_is_the_moved_half_minus_the_turned_half(group, spec, g, batch, pairs):
     field = FieldType(group, spec)
     z = torch.randn(batch + pairs, field.channels, 6, 6)
-    ours = residual(z, Moves(field, g, batch, pairs))
+    ours = residual(z, Moves(move_of(field, g), batch, pairs))
     assert torch.equal(ours, act(z[:pairs], g, field) - z[batch:])
+
+
+@pytest.mark.parametrize(("group", "spec", "g"), CASES, ids=str)
+def test_large_features_are_moved_without_an_index(group, spec, g, monkeypatch):
+    field = FieldType(group, spec)
+    z = torch.randn(5, field.channels, 6, 6, requires_grad=True)
+    moves = Moves(move_of(field, g), 3, 2)
+    found = []
+    for longest in (2**18, 0):
+        monkeypatch.setattr(residuals, "_LONGEST", longest)
+        r = residual(z, moves)
+        found.append((r, *torch.autograd.grad(r.exp().sum(), z)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_penalty_is_differentiated_twice():
+    """The derivative of its gradient along v is that of the quotient of differences."""
+    field, v = FieldType(C4, "2r"), torch.randn(4, 8, 5, 5, dtype=torch.float64)
+    z = torch.randn(4, 8, 5, 5, dtype=torch.float64, requires_grad=True)
+    moves = Moves(move_of(field, C4.elements[3]), 2, 2)
+
+    def slope(at, keep=False):
+        return torch.autograd.grad(compared(at, moves)[0], at, create_graph=keep)[0]
+
+    (second,) = torch.autograd.grad((slope(z, True) * v).sum(), z)
+    # A mean square is quadratic, so that the quotient is exact.
+    expected = slope((z + v).detach().requires_grad_()) - slope(z)
+    assert torch.allclose(second, expected, atol=1e-12) and second.abs().sum() > 0
 
 
 @pytest.mark.parametrize(("group", "spec", "g"), CASES, ids=str)
@@ -34,7 +68,7 @@ def test_is_the_moved_half_minus_the_turned_half(group, spec, g, batch, pairs):
 def test_the_derivative_is_the_transpose(group, spec, g, batch, pairs, step):
     field = FieldType(group, spec)
     z = torch.randn(batch + pairs, field.channels, 5, 5, dtype=torch.float64, requires_grad=True)
-    moves = Moves(field, g, batch, pairs, step, (1, 0) if step > 1 else (0, 0))
+    moves = Moves(move_of(field, g), batch, pairs, step, (1, 0) if step > 1 else (0, 0))
     r = residual(z, moves)
     v = torch.randn_like(r)
     (transposed,) = torch.autograd.grad(r, z, v)
@@ -51,9 +85,9 @@ def test_the_subsets_of_pixels_are_the_whole_once(group, spec, g, size, step):
     """Over all offsets every pixel is compared once, with the pixel that g sends it to."""
     field = FieldType(group, spec)
     z = torch.randn(4, field.channels, size, size, dtype=torch.float64)
-    whole = residual(z, Moves(field, g, 2, 2)).square().sum()
+    whole = residual(z, Moves(move_of(field, g), 2, 2)).square().sum()
     offsets = itertools.product(range(step), repeat=2)
-    parts = [residual(z, Moves(field, g, 2, 2, step, o)).square().sum() for o in offsets]
+    parts = [residual(z, Moves(move_of(field, g), 2, 2, step, o)).square().sum() for o in offsets]
     assert torch.allclose(sum(parts), whole, rtol=1e-12)
 
 
@@ -110,17 +144,23 @@ def test_a_part_of_the_pixels_needs_a_mean_square():
 
 
 def kept(step):
-    """Bytes that a step keeps for backward, each storage once."""
-    storages = {}
-
-    def pack(t):
-        storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes(), t
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        loss = step()
+    """Bytes that a step keeps for backward, each storage once, read off its graph."""
+    loss = step()
     assert loss.requires_grad
-    return sum(nbytes for nbytes, _ in storages.values())
+    found, todo, seen = {}, [loss.grad_fn], {None}
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        todo += [n for n, _ in node.next_functions]
+        for name in dir(node):
+            if name == "saved_tensors" or name.startswith("_saved_"):
+                value = getattr(node, name)
+                for t in value if isinstance(value, tuple | list) else [value]:
+                    if isinstance(t, torch.Tensor):
+                        found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+    return sum(found.values())
 
 
 def test_of_a_layer_the_residual_alone_is_kept():
@@ -162,7 +202,7 @@ def test_under_a_checkpoint_the_gradient_is_the_same():
 def test_half_precision_is_compared_in_single(dtype):
     field = FieldType(C4, "2r")
     z = torch.randn(4, 8, 6, 6, dtype=dtype, requires_grad=True)
-    r = residual(z, Moves(field, C4.elements[1], 2, 2))
+    r = residual(z, Moves(move_of(field, C4.elements[1]), 2, 2))
     assert torch.equal(r, act(z[:2].float(), 1, field) - z[2:].float())
     r.sum().backward()
     assert z.grad.dtype == dtype

@@ -23,7 +23,7 @@ from eqreg import (
     suggest_strength,
     valid_mask,
 )
-from eqreg.layers.reynolds import _Indices, _indices, source_index
+from eqreg.layers.reynolds import Indices, _indices, source_index
 from eqreg.physics import inpainting
 from eqreg.physics.ct import FBP, ParallelBeam, Protocol, mar_psnr, mar_ssim, measure, rmse_hu
 from eqreg.soft import PathwayDecay, eq_reg_t
@@ -207,7 +207,7 @@ def test_what_was_given_and_what_was_expected(call, error, message):
 
 
 def test_indices_are_kept_up_to_a_number_of_bytes():
-    kept = _Indices(100)
+    kept = Indices(100)
     for key in range(5):
         assert kept(key, lambda: torch.zeros(10, dtype=torch.int32)).numel() == 10
         assert kept.bytes() <= 100
