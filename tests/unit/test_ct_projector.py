@@ -313,6 +313,13 @@ def test_reconstruction_commutes_with_quarter_turns(method):
         assert torch.equal(fbp(geo.turn_sinogram(y, k, C4)), rotate(fbp(y), k))
 
 
+def test_reconstruction_of_many_is_that_of_each():
+    fbp = FBP(FAN)
+    y = torch.rand(2, 3, 72, FAN.bins, generator=seeded())
+    assert torch.equal(fbp(y)[1, 2], fbp(y[1, 2])) and fbp(y).shape == (2, 3, 61, 61)
+    assert fbp(y[:0]).shape == (0, 3, 61, 61)
+
+
 def test_reconstruction_is_differentiable():
     fbp = FBP(small_fan(8, 8), dtype=torch.float64)
     bins = fbp.geometry.bins
