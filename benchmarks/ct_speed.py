@@ -28,6 +28,7 @@ from common import ROOT, report, stamp
 
 from eqreg.data import seeded
 from eqreg.data.phantoms import phantom
+from eqreg.extras import require
 from eqreg.physics.ct import FBP, Projector, Scanner, hu_to_mu, implants, syndeeplesion
 
 G = syndeeplesion()
@@ -95,7 +96,7 @@ def gecatsim() -> dict[str, Case]:
 
 
 def deepinv() -> dict[str, Case]:
-    import deepinv as inverse
+    inverse = require("deepinv", extra="tasks")
 
     physics = inverse.physics.Tomography(
         angles=torch.from_numpy(np.rad2deg(G.angles)).float(), img_width=G.size, circle=False,
