@@ -39,6 +39,7 @@ class Report:
         error: relative error of the network as it is, in float64, the largest over the generators.
         tied_error: the same after noise on all parameters and tying them.
         sizes: for each size tried, ``tied_error`` there; None if the network refused it.
+        unasked: shapes of outputs that are neither images that can turn nor vectors: nothing is claimed of them.
     """
 
     model: str
@@ -51,11 +52,12 @@ class Report:
     error: float
     tied_error: float
     sizes: dict[int, float | None]
+    unasked: tuple[tuple[int, ...], ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether nothing breaks, so that tied weights make the network exactly equivariant."""
-        return not self.breaks and self.tied_error <= _EXACT
+        """Whether nothing breaks, so that tied weights make the network exactly equivariant, in all its outputs."""
+        return not self.breaks and not self.unasked and self.tied_error <= _EXACT
 
     def __bool__(self) -> bool:
         return self.ok
@@ -67,11 +69,18 @@ class Report:
             + (
                 "can be made exactly equivariant"
                 if self.ok
+                else "nothing is known of an output"
+                if self.unasked and not self.breaks
                 else "one operation breaks it"
                 if len(self.breaks) == 1
                 else f"{len(self.breaks)} operations break it"
             ),
             f"error as it is {self.error:.1e}, with tied weights {self.tied_error:.1e}; {known}",
+        ]
+        found += [
+            f"an output of shape {shape} is neither an image that can turn nor a vector: what a turn should do to it "
+            "is not known, and nothing is claimed of it; let the network return images (B, C, H, W)"
+            for shape in self.unasked
         ]
         exact = [str(s) for s, e in self.sizes.items() if e is not None and e <= _EXACT]
         if self.sizes:
@@ -151,6 +160,7 @@ def check(
     return Report(
         type(unwrapped(model)).__name__, group, images[0].shape[-2] if images else 0, ties.breaks, ties.untied,
         ties.coverage, sum(ties.features.values()) / max(1, len(ties.features)), error, ties.error, measured,
+        ties.unasked,
     )  # fmt: skip
 
 

@@ -86,6 +86,168 @@ def test_lightning(tmp_path, accumulate):
     assert not trainer.optimizers[0]._optimizer_step_post_hooks
 
 
+def half_net():
+    """Slow decay in half precision: without what rounding took, a resumed run is another run."""
+    return net().bfloat16()
+
+
+HALF = X.bfloat16()
+
+
+def bits(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).view(torch.int16)
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_lightning_resumes_with_what_rounding_took(tmp_path, state):
+    pl = imported("lightning.pytorch")
+    from eqreg.training.integrations.lightning import EquivarianceCallback
+
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = half_net()
+
+        def training_step(self, batch, index):
+            return mse_loss(self.net(batch[0]), batch[0])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+    def train(epochs, resume=None):
+        module = Module()
+        parts = [EquivarianceDecay(module.net, C4, 2.0, layers=name) for name in ("0", "2")]
+        trainer = pl.Trainer(
+            max_epochs=epochs, accelerator="cpu", callbacks=[EquivarianceCallback(d) for d in parts], logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(module, DataLoader(TensorDataset(HALF), batch_size=8), ckpt_path=resume)
+        trainer.save_checkpoint(tmp_path / "c.ckpt")
+        return bits(module.net)
+
+    whole = train(10)
+    train(6)
+    if not state:
+        content = torch.load(tmp_path / "c.ckpt", weights_only=False)
+        content["callbacks"].clear()
+        torch.save(content, tmp_path / "c.ckpt")
+    assert torch.equal(train(10, tmp_path / "c.ckpt"), whole) == state
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_hugging_face_trainer_resumes_with_what_rounding_took(tmp_path, state):
+    transformers = imported("transformers")
+    from eqreg.training.integrations.transformers import EquivarianceCallback
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = half_net()
+
+        def forward(self, x):
+            return {"loss": mse_loss(self.net(x), x)}
+
+    def train(steps, resume=None):
+        model = Model()
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path), max_steps=steps, per_device_train_batch_size=8, report_to=[], save_steps=6,
+            use_cpu=True, disable_tqdm=True, logging_strategy="no", learning_rate=1e-3, seed=0, optim="sgd",
+            lr_scheduler_type="constant", remove_unused_columns=False,
+        )  # fmt: skip
+        trainer = transformers.Trainer(
+            model, arguments, train_dataset=[{"x": x} for x in HALF],
+            callbacks=[EquivarianceCallback(EquivarianceDecay(model.net, C4, 2.0))],
+        )  # fmt: skip
+        trainer.train(resume_from_checkpoint=resume)
+        return bits(model)
+
+    whole = train(10)
+    left = tmp_path / "checkpoint-6" / "equivariance_decay.pt"
+    if state:
+        assert torch.equal(train(10, str(left.parent)), whole)
+        return
+    left.unlink()
+    with pytest.warns(
+        UserWarning, match="what rounding took from the weights in half precision is lost"
+    ):
+        assert not torch.equal(train(10, str(left.parent)), whole)
+
+
+def in_steps(steps, save, load):
+    """Steps by hand with an attached decay; after six of them all is saved, and made anew from that."""
+    model = half_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    decay = EquivarianceDecay(model, C4, 2.0)
+    attach(decay, optimizer)
+    if load:
+        load(model, optimizer, decay)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        mse_loss(model(HALF), HALF).backward()
+        optimizer.step()
+    if save:
+        save(model, optimizer, decay)
+    return bits(model)
+
+
+def test_accelerate_resumes_with_what_rounding_took(tmp_path):
+    accelerate = imported("accelerate")
+
+    def hands(verb):
+        def run(model, optimizer, decay):
+            accelerator = accelerate.Accelerator(cpu=True)
+            accelerator.prepare(model, optimizer)
+            accelerator.register_for_checkpointing(decay)
+            getattr(accelerator, verb)(str(tmp_path))
+
+        return run
+
+    whole = in_steps(10, None, None)
+    in_steps(6, hands("save_state"), None)
+    assert torch.equal(in_steps(4, None, hands("load_state")), whole)
+
+
+def test_monai_resumes_with_what_rounding_took(tmp_path):
+    handlers, engines = imported("monai.handlers"), imported("monai.engines")
+
+    def train(epochs, resume=None):
+        model = half_net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        decay = EquivarianceDecay(model, C4, 2.0)
+        attach(decay, optimizer)
+        kept = {"net": model, "optimizer": optimizer, "decay": decay}
+        engine = engines.SupervisedTrainer(
+            device=torch.device("cpu"), max_epochs=epochs, network=model, optimizer=optimizer,
+            loss_function=nn.MSELoss(),
+            train_data_loader=DataLoader([{"image": x, "label": x} for x in HALF], batch_size=8),
+        )  # fmt: skip
+        handlers.CheckpointSaver(
+            str(tmp_path), kept, save_final=True, final_filename="c.pt"
+        ).attach(engine)
+        if resume:
+            handlers.CheckpointLoader(str(resume), kept, map_location="cpu").attach(engine)
+        engine.run()
+        return bits(model)
+
+    whole = train(10)
+    train(6)
+    assert torch.equal(train(4, tmp_path / "c.pt"), whole)
+
+
+def test_fabric_resumes_with_what_rounding_took(tmp_path):
+    fabric = imported("lightning_fabric").Fabric(accelerator="cpu", devices=1)
+
+    def names(model, optimizer, decay):
+        return {"model": model, "optimizer": optimizer, "decay": decay}
+
+    whole = in_steps(10, None, None)
+    in_steps(6, lambda *parts: fabric.save(tmp_path / "c", names(*parts)), None)
+    assert torch.equal(
+        in_steps(4, None, lambda *parts: fabric.load(tmp_path / "c", names(*parts))), whole
+    )
+
+
 def test_lightning_with_the_penalty(tmp_path):
     pl = imported("lightning.pytorch")
 

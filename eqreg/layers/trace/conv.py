@@ -70,19 +70,18 @@ def convolution(state: State, node: Node) -> None:
             "other pixels of a turned image", CENTRE, assumed=True,
         ))  # fmt: skip
 
+    turned = state.plane(tuple(kernel)) if turns else None
+    k = turned if turned is not None else (torch.arange(taps),) * len(po)
+
+    def pair(c: Tensor, o: Tensor) -> Tensor:
+        if transposed:
+            i, j = torch.arange(shape[1])[:, None], torch.arange(each_out)
+            return (c[i] * each_out + o[i // each_in * each_out + j] % each_out).flatten()
+        j, i = torch.arange(out_shape[1])[:, None], torch.arange(each_in)
+        return (o[j] * each_in + c[j // each_out * each_in + i] % each_in).flatten()
+
     def pairs() -> Maps:
-        turned = state.plane(tuple(kernel)) if turns else None
-        k = turned if turned is not None else (torch.arange(taps),) * len(po)
-        found = []
-        for c, o, tap in zip(channels, po, k, strict=True):
-            if transposed:
-                i, j = torch.arange(shape[1])[:, None], torch.arange(each_out)
-                pair = c[i] * each_out + o[i // each_in * each_out + j] % each_out
-            else:
-                j, i = torch.arange(out_shape[1])[:, None], torch.arange(each_in)
-                pair = o[j] * each_in + c[j // each_out * each_in + i] % each_in
-            found.append((pair.flatten()[:, None] * taps + tap).flatten())
-        return tuple(found)
+        return tuple(outer([pair(c, o), t]) for c, o, t in zip(channels, po, k, strict=True))
 
     if isinstance(weight, Constant):
         flat = weight.value.double().reshape(-1)
@@ -97,6 +96,9 @@ def convolution(state: State, node: Node) -> None:
             weight,
             pairs,
             key=("taps", transposed, groups, turns, tuple(kernel), digest(channels, po)),
+            factors=((channels, po, k) if transposed else (po, channels, k))
+            if groups == 1
+            else (tuple(map(pair, channels, po)), k),
         )
     state.tie(bias, po)
     maps = tuple(outer(list(p)) for p in zip(batch, po, place, strict=True))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...symmetry.fields import FieldType
@@ -127,6 +128,9 @@ def defect(
         x: its input, as for :func:`~eqreg.layers.trace.tie`; not changed.
         action: of the group.
         turn, in_kinds, out_kinds: which inputs turn, and types of inputs and outputs.
+
+    Returns:
+        The error; infinite if it is no number, and NaN if nothing is asked of any output.
     """
     moves = input_maps(action, x, turn, in_kinds)
 
@@ -144,12 +148,31 @@ def defect(
 
     upright, worst = run(None), 0.0
     asked = output_maps(action, [tuple(y.shape) for y in upright], out_kinds)
+    if all(maps is None for maps in asked):
+        return math.nan
     for g in range(len(action.generators)):
         for y, y_g, maps in zip(upright, run(g), asked, strict=True):
             if maps is not None:
                 off = (y.reshape(-1)[maps[g]] - y_g.reshape(-1)).norm() / y.norm().clamp_min(1e-300)
                 worst = max(worst, float(off)) if bool(off.isfinite()) else math.inf
     return worst
+
+
+class _Open(TorchDispatchMode):
+    """Operations that put out one number for many inputs let some of each through: nothing behind them is hidden.
+
+    What is done to every entry alike turns with the image, whichever function it is.
+    """
+
+    _SHUT = ("relu", "hardtanh", "hardswish", "hardsigmoid", "threshold", "clamp", "clamp_min")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, given = func._schema.name.split("::")[1], args[0] if args else None
+        if name.rstrip("_") not in self._SHUT or not isinstance(given, Tensor):
+            return func(*args, **(kwargs or {}))
+        leak = 0.1 * given if given.is_floating_point() else None
+        out = func(*args, **(kwargs or {}))
+        return out if leak is None or out.shape != leak.shape else out.add_(leak)
 
 
 @torch.no_grad()
@@ -159,8 +182,9 @@ def tied_defect(
     """Largest :func:`defect` of a tied network over several weights; stops at the first that shows one.
 
     With one set of weights a ReLU may be shut for all pixels, and what breaks behind it is not seen. So the weights
-    also change their signs, all together and each parameter for itself; signs for which the outputs are no numbers
-    (roots, logarithms) say nothing and are left out.
+    also change their signs, and ReLUs let something through (:class:`_Open`). If that shows an error, or no numbers,
+    it may be the open ReLUs' own: then the network as it is decides, with the signs of all weights together and of
+    each parameter for itself; signs for which the outputs are no numbers (roots, logarithms) say nothing.
 
     Args:
         model: disturbed; it is changed.
@@ -174,12 +198,18 @@ def tied_defect(
     for draw in range(_SIGNS):
         if worst > EXACT:
             break
-        for name, t in tensors.items():
+        for name, t in tensors.items():  # a sign for a whole parameter leaves it tied
             sign = -1 if draw == 0 else 2 * int(torch.randint(2, (), generator=generator)) - 1
             if sign != now[name]:
                 t.neg_()
                 now[name] = sign
-        found = defect(model, x, *rest)  # a sign for a whole parameter leaves it tied
+        if draw == 0:
+            with _Open():
+                found = defect(model, x, *rest)
+            if found <= EXACT:
+                worst = max(worst, found)
+                break
+        found = defect(model, x, *rest)
         worst = max(worst, found) if math.isfinite(found) else worst
     for name, t in tensors.items():
         if now[name] < 0:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .action import Maps, outer
-from .moves import MOVES, is_pointwise, moved
+from .moves import MOVES, SAME_ORDER, is_pointwise, moved
 from .state import Constant, Demand, Param, State
 from .tape import Node
 from .values import Value
@@ -135,6 +135,9 @@ def _join(a: Maps, b: Maps) -> Maps | None:
 def _along(m: Tensor, shape: tuple[int, ...], axis: int) -> Tensor | None:
     """What a map says of one dimension; None if it says different things."""
     n, stride = shape[axis], torch.Size(shape[axis + 1 :]).numel()
+    if bool((m >= 0).all()):
+        lines = (m // stride % n).view(-1, n, stride)
+        return lines[0, :, 0].clone() if bool((lines == lines[:1, :, :1]).all()) else None
     ok = (m >= 0).nonzero().flatten()
     place, read = ok // stride % n, m[ok] // stride % n
     found = torch.full((n,), -1)
@@ -213,6 +216,8 @@ def complete(state: State, channels: Tensor, g: int) -> Tensor | None:
 def _through_movement(state: State, node: Node, t: int, maps: Maps, trial: Trial) -> bool:
     if any(i in state.tape.masks for i in node.ins):
         return True  # what a mask of the data lets through has no place of its own
+    if node.name in SAME_ORDER:
+        return _hand_on(state, node.ins[0], maps, trial)
     offsets: dict[int, int] = {}
     total = 0
     for i in dict.fromkeys(node.ins):
@@ -228,14 +233,21 @@ def _through_movement(state: State, node: Node, t: int, maps: Maps, trial: Trial
             return torch.full(shape, -1) if mixes else None
         return torch.arange(torch.Size(shape).numel()).view(shape) + offsets[i]
 
-    source = moved(state, node, entries, -1)[node.outs.index(t)].reshape(-1)
+    key = node.index, t, tuple(offsets)
+    if (source := state.sources.get(key)) is None:
+        source = moved(state, node, entries, -1)[node.outs.index(t)].reshape(-1)
+        state.sources.keep(key, source)
     found: dict[int, list[Tensor]] = {i: [] for i in offsets}
+    complete_source = bool((source >= 0).all())
     for m in maps:
-        place = ((m >= 0) & (source >= 0)).nonzero().flatten()
-        read = source[m[place]]
-        place, read = source[place][read >= 0], read[read >= 0]
         whole = torch.full((total,), -1)
-        whole[place] = read
+        if complete_source and bool((m >= 0).all()):
+            whole[source] = source[m]
+        else:
+            place = ((m >= 0) & (source >= 0)).nonzero().flatten()
+            read = source[m[place]]
+            place, read = source[place][read >= 0], read[read >= 0]
+            whole[place] = read
         for i, start in offsets.items():
             n = torch.Size(state.tape.shapes[i]).numel()
             part = whole[start : start + n]
@@ -243,13 +255,14 @@ def _through_movement(state: State, node: Node, t: int, maps: Maps, trial: Trial
             if bool(((part >= 0) & ~inside).any()):
                 return False
             found[i].append(torch.where(inside, part - start, -1))
-    for i, parts in found.items():
-        asked = tuple(parts)
-        if isinstance(state.known.get(i), Param):
-            if any(bool((p >= 0).any()) for p in asked):
-                trial.bare[i] = asked
-        elif not _push(state, i, asked, trial):
-            return False
+    return all(_hand_on(state, i, tuple(parts), trial) for i, parts in found.items())
+
+
+def _hand_on(state: State, t: int, asked: Maps, trial: Trial) -> bool:
+    if not isinstance(state.known.get(t), Param):
+        return isinstance(state.known.get(t), Constant) or _push(state, t, asked, trial)
+    if any(bool((p >= 0).any()) for p in asked):
+        trial.bare[t] = asked
     return True
 
 

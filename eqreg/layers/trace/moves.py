@@ -26,6 +26,11 @@ MOVES: dict[str, tuple[int, ...]] = {
     **{name: (0, 1) for name in _FIRST_TWO.split()},
     "index_put": (0, 2),
 }
+# What keeps the order of all entries of its one tensor.
+SAME_ORDER = set(
+    """view _unsafe_view reshape _reshape_alias view_copy clone _to_copy alias detach unsqueeze squeeze contiguous
+    lift_fresh""".split()
+)
 _VIEWS = ("view", "_unsafe_view", "_reshape_alias")
 _FILL = {"constant_pad_nd": 2, "masked_fill": 2}  # arguments that are values, not sizes
 _POINTWISE = set("prelu _prelu_kernel native_dropout where lerp addcmul addcdiv".split())

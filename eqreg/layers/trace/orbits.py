@@ -8,15 +8,19 @@ through indices), what has to be equal are the connected components of all ties 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ...checks import wide
+from ...symmetry.groups import Group
 from ..reynolds import Index, Signed
-from .action import Action, is_permutation
+from .action import Action, Maps, is_permutation, outer
 from .state import Pair
 
 _COPIES = 64
+_SHORT = 64
 
 
 def orbit_index(pairs: list[list[Pair]], numel: int, action: Action) -> Index | None:
@@ -42,6 +46,35 @@ def orbit_index(pairs: list[list[Pair]], numel: int, action: Action) -> Index | 
             return torch.cat(elements)
     labels = components([p for use in pairs for p in use], numel)
     return _repeated(labels)
+
+
+def factored_mean(tensor: Tensor, factors: Sequence[Maps], group: Group) -> Tensor:
+    """The mean over the group where a parameter's dimensions move each by itself: whole rows are read, no index.
+
+    Args:
+        tensor: the parameter.
+        factors: for each of its dimensions, or of dimensions merged to one, the maps of the generators.
+        group: for the order of the generators.
+    """
+    if len(factors) > 1 and len(factors[-1][0]) < _SHORT:  # short rows are quicker read as one
+        last = tuple(outer(list(p)) for p in zip(*factors[-2:], strict=True))
+        factors = [*factors[:-2], last]
+    value = wide(tensor).reshape([len(maps[0]) for maps in factors])
+
+    def halved(value: Tensor, moves: Sequence[Tensor]) -> Tensor:
+        moved = value
+        for d, m in enumerate(moves):
+            if not torch.equal(m, torch.arange(len(m))):
+                moved = moved.index_select(d, m.to(value.device))
+        return (value + moved).mul_(0.5)
+
+    # The mean over four turns is that over half a turn, and then over a quarter; flips come last.
+    for g in range(len(factors[0])):
+        moves = [maps[g] for maps in factors]
+        if g == 0 and group.n == 4:
+            value = halved(value, [m[m] for m in moves])
+        value = halved(value, moves)
+    return value.view(tensor.shape).to(tensor.dtype)
 
 
 def _signed(pairs: list[list[Pair]], numel: int, action: Action) -> Signed | None:

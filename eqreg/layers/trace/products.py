@@ -87,7 +87,7 @@ def rows(state: State, node: Node, x: Value, weights: tuple[Tensor, ...], t: int
     def pairs() -> Maps:
         return tuple(outer([c, o]) for c, o in zip(columns, po, strict=True))
 
-    state.tie(Param(weights), pairs, key=("rows", digest(columns, po)))
+    state.tie(Param(weights), pairs, key=("rows", digest(columns, po)), factors=(columns, po))
     up, *turned = keys
     source = [match(up, k) for k in turned]
     if len(up.unique()) == len(up) and all(s is not None for s in source):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...symmetry.fields import FieldType
 from ..tokens import IMAGE, LAYOUTS, as_images
+from .action import Maps
 from .state import Opaque, Pair, Param, State
 from .values import Value
 
@@ -35,7 +36,7 @@ class Uses:
     def __init__(self, state: State) -> None:
         self.state = state
         self.of: dict[str, list[int]] = {}
-        self._layouts: dict[int, tuple[object, ...]] = {}
+        self._layouts: dict[int, tuple[tuple[int, ...], tuple[int, ...], int]] = {}
         names, starts = list(state.offsets), torch.tensor(list(state.offsets.values()))
         for i, tie_ in enumerate(state.ties):
             parts = tie_.param.parts
@@ -59,6 +60,23 @@ class Uses:
         if tie_.key is None or tie_.signs is not None:
             return None
         return (_size(self.state, name), self._layouts[used[0]], tie_.key)
+
+    def factors(self, name: str) -> list[Maps] | None:
+        """Maps of the dimensions that a parameter moves by as their product, as it lies in memory, if it does."""
+        used = self.of.get(name, ())
+        if len(used) != 1 or used[0] not in self._layouts:
+            return None
+        tie_, (shape, stride, offset) = self.state.ties[used[0]], self._layouts[used[0]]
+        if tie_.factors is None or tie_.signs is not None or offset != 0:
+            return None
+        if torch.Size(shape).numel() != _size(self.state, name):
+            return None
+        whole = torch.empty(shape, device="meta")
+        if stride == whole.stride():
+            return list(tie_.factors)
+        if len(shape) == 2 and stride == whole.t().contiguous().t().stride():
+            return list(tie_.factors[::-1])
+        return None
 
     def pairs(self, name: str) -> list[list[Pair]]:
         """For each use of a parameter, for each generator, entries that have to be equal."""
@@ -89,8 +107,7 @@ def _owners(part: Tensor, starts: Tensor) -> set[int]:
 
 
 def _size(state: State, name: str) -> int:
-    t = next(t for t, n in state.tape.parameters.items() if n == name)
-    return torch.Size(state.tape.shapes[t]).numel()
+    return state.sizes[name]
 
 
 def untied(state: State) -> dict[str, str]:
@@ -142,14 +159,26 @@ def _field(state: State, value: Value) -> FieldType | None:
     if (parts := state.image(value)) is None:
         return None
     order, channels, terms, c = state.action.group.order, parts[1], [], 0
-    block = state.action.regular(order)
-    while c < value.shape[1]:
-        if all(torch.equal(p[c : c + order] - c, b) for p, b in zip(channels, block, strict=True)):
+    n = value.shape[1]
+    stay = torch.stack([p == torch.arange(n) for p in channels]).all(0).tolist()
+    whole = _blocks(channels, state.action.regular(order)).tolist() if n >= order else []
+    while c < n:
+        if c < len(whole) and whole[c]:
             terms.append("1r")
             c += order
-        elif all(int(p[c]) == c for p in channels):
+        elif stay[c]:
             terms.append("1t")
             c += 1
         else:
             return None
     return FieldType(state.action.group, " + ".join(terms))
+
+
+def _blocks(channels: Maps, block: Maps) -> Tensor:
+    """For each channel, whether a regular field begins there."""
+    order = len(block[0])
+    found = [
+        (p.unfold(0, order, 1) == torch.arange(len(p) - order + 1)[:, None] + b).all(1)
+        for p, b in zip(channels, block, strict=True)
+    ]
+    return torch.stack(found).all(0)

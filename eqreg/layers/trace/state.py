@@ -94,6 +94,7 @@ class Tie:
     maps: Callable[[], Maps] | Maps
     signs: Maps | None = None  # of flattened entries, where some equal the negative of others
     key: tuple[object, ...] | None = None  # what the maps are made of, the same for the same maps
+    factors: tuple[Maps, ...] | None = None  # of each dimension, where the maps are their product
 
     def pairs(self) -> list[list[Pair]]:
         """For each part of the parameter, for each generator, entries that have to be equal."""
@@ -111,6 +112,26 @@ class Tie:
                     pairs.append((a, b, sign))
             found.append(pairs)
         return found
+
+
+class Sources:
+    """Where movements read, kept up to a number of bytes: demands pass them again and again."""
+
+    _BYTES = 1 << 28
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], Tensor] = {}
+        self._bytes = 0
+
+    def get(self, key: tuple[object, ...]) -> Tensor | None:
+        """What was kept under a key."""
+        return self._kept.get(key)
+
+    def keep(self, key: tuple[object, ...], source: Tensor) -> None:
+        """Keep one more, if there is room."""
+        if self._bytes + source.nbytes <= self._BYTES:
+            self._kept[key] = source
+            self._bytes += source.nbytes
 
 
 @dataclass
@@ -133,8 +154,12 @@ class State:
     homes: dict[int, str] = field(default_factory=dict)  # storages of entries: whose they are
     ties: list[Tie] = field(default_factory=list)
     breaks: list[Break] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)  # of parameters, in entries
+    sources: Sources = field(default_factory=Sources)
 
     def __post_init__(self) -> None:
+        shapes = self.tape.shapes
+        self.sizes = {n: torch.Size(shapes[t]).numel() for t, n in self.tape.parameters.items()}
         self.producer = {t: n for n in self.tape.nodes for t in n.outs if t is not None}
         self.begin()
 
@@ -158,6 +183,7 @@ class State:
         self.tape.nodes.clear()
         self.tape.constants.clear()
         self.numbers = Numbers()
+        self.sources = Sources()
 
     def kind(self, node: Node) -> tuple[object, ...]:
         """What sister layers have in common: the name in their block, and sizes."""
@@ -176,10 +202,11 @@ class State:
         maps: Callable[[], Maps] | Maps,
         signs: Maps | None = None,
         key: tuple[object, ...] | None = None,
+        factors: tuple[Maps, ...] | None = None,
     ) -> None:
         """Entries of a parameter that have to be equal: each with those that the maps read."""
         if isinstance(param, Param) and not param.plain:
-            self.ties.append(Tie(param, maps, signs, key))
+            self.ties.append(Tie(param, maps, signs, key, factors))
 
     def image(self, value: Value) -> tuple[Maps, Maps] | None:
         """How batch and channels of (N, C, ...) move if the last two dimensions turn as an image."""

@@ -30,7 +30,7 @@ from .defect import (
 )
 from .demand import image_map
 from .latest import latest
-from .orbits import orbit_index
+from .orbits import factored_mean, orbit_index
 from .results import Uses, features, untied
 from .solve import solve
 from .state import Break, State
@@ -57,7 +57,9 @@ class Ties:
         features: for every module that ran, whether what it puts out is known to turn.
         breaks: the operations that no weights make equivariant, in the order of execution.
         restarts: how often a choice of channels was revised.
-        error: relative error of the tied network in float64, with noise on all its parameters.
+        error: relative error of the tied network in float64, with noise on all its parameters; NaN if nothing is
+            asked of any output.
+        unasked: shapes of outputs of which nothing is asked: neither images that can turn nor vectors.
     """
 
     group: Group
@@ -70,6 +72,7 @@ class Ties:
     breaks: tuple[Break, ...]
     restarts: int
     error: float
+    unasked: tuple[tuple[int, ...], ...]
     _uses: Uses = field(repr=False)
     action: Action = field(repr=False)
     _indices: dict[str, Index | None] = field(default_factory=dict, repr=False)
@@ -95,20 +98,29 @@ class Ties:
         return self._indices[name]
 
     @property
-    def exact(self) -> bool:
-        """Whether the tied network was found equivariant, in float64, up to 1e-8."""
-        return self.error <= EXACT
+    def exact(self) -> bool | None:
+        """Whether the tied network was found equivariant, in float64, up to 1e-8; None if that was not asked of all."""
+        if self.error > EXACT:
+            return False
+        return None if self.unasked or math.isnan(self.error) else True
 
     @torch.no_grad()
     def project_(self, model: nn.Module, share: float = 1.0) -> nn.Module:
         """Move every tied entry to the mean of its orbit, or a ``share`` of the way; running statistics too."""
         tensors = learnt(unwrapped(model))
         for name in self.tied:
-            index = self.index(name)
-            if index is not None:
-                tensor = tensors[name]
-                tensor.lerp_(reynolds(tensor, index.to(tensor.device)), share)
+            tensor = tensors[name]
+            if (mean := self._mean(name, tensor)) is not None:
+                tensor.copy_(mean) if share == 1 else tensor.lerp_(mean, share)
         return model
+
+    def _mean(self, name: str, tensor: Tensor) -> Tensor | None:
+        """The mean of each entry's orbit; None if a parameter is not tied."""
+        factors = self._uses.factors(name)
+        if factors is not None and all(map(self.action.obeys, factors)):
+            return factored_mean(tensor, factors, self.group)
+        index = self.index(name)
+        return None if index is None else reynolds(tensor, index.to(tensor.device))
 
 
 def tie(
@@ -169,7 +181,7 @@ def _tie(
         ties.error = tied_defect(core, ties.project_, x, action, *kinds)
     if ties.exact and all(b.assumed for b in ties.breaks):
         ties.breaks = ()  # what could not be shown holds all the same
-    elif not ties.exact and not ties.breaks:
+    elif ties.error > EXACT and not ties.breaks:
         reason = (
             f"outputs of the tied network differ by {ties.error:.1e}: the trace misses something"
         )
@@ -212,7 +224,7 @@ def _read(
         and (maps := image_map(state, tape.shapes[t], channel_maps(action, fields[path])))
     }
     shapes = [tape.shapes[t] for t in tape.outputs]
-    wanted = zip(tape.outputs, output_maps(action, shapes, out_fields), strict=True)
+    wanted = list(zip(tape.outputs, output_maps(action, shapes, out_fields), strict=True))
     outputs = {t: maps for t, maps in wanted if maps is not None and t not in asked}
     restarts = solve(state, {**asked, **outputs})
     _check_outputs(state, outputs)
@@ -223,7 +235,7 @@ def _read(
     ties = Ties(
         action.group, sizes, tuple(n for n in sizes if n in used.of), missed,
         {n: k for n, (k, _) in kinds.items()}, {n: layout for n, (_, layout) in kinds.items()}, known,
-        breaks, restarts, math.inf, used, action,
+        breaks, restarts, math.inf, tuple(tape.shapes[t] for t, maps in wanted if maps is None), used, action,
     )  # fmt: skip
     state.forget()
     return ties

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 from ...extras import require
@@ -14,7 +15,9 @@ _lightning: Any = require("lightning.pytorch", extra=None)
 class EquivarianceCallback(_lightning.Callback):
     """Let a decay follow the optimizers that train its parameters, and log the distance after each epoch.
 
-    For a penalty call the regularizer in ``training_step``, as in any loop.
+    For a penalty call the regularizer in ``training_step``, as in any loop. The decay's state is in Lightning's
+    checkpoints, so that a resumed run in half precision keeps what rounding took; as with an optimizer's rate, it goes
+    on with the strength of the checkpoint.
 
     Args:
         decay: made from the module, or the part of it, that is to become symmetric.
@@ -29,6 +32,21 @@ class EquivarianceCallback(_lightning.Callback):
     def __init__(self, decay: EquivarianceDecay, name: str = "equivariance_distance") -> None:
         self.decay, self.name = decay, name
         self._handles: list[Any] = []
+
+    @property
+    def state_key(self) -> str:
+        """Where checkpoints have the decay's state: callbacks of different layers are told apart."""
+        layers = "\n".join(self.decay.strengths).encode()
+        key: str = self._generate_state_key(name=self.name, layers=f"{zlib.crc32(layers):08x}")
+        return key
+
+    def state_dict(self) -> dict[str, Any]:
+        """For Lightning's checkpoints."""
+        return self.decay.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From Lightning's checkpoints."""
+        self.decay.load_state_dict(state_dict)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach the decay."""

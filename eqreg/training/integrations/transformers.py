@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...extras import require
+from ...files import write_whole
 from ...soft.projection import EquivarianceDecay
 from ...soft.regularizer import EquivarianceRegularizer
 from .optimizer import attach
 
 _transformers: Any = require("transformers", extra=None)
+_STATE = "equivariance_decay.pt"
 
 
 class EquivarianceCallback(_transformers.TrainerCallback):
     """Let a decay follow the trainer's optimizer.
+
+    The decay's state lies as ``equivariance_decay.pt`` in each of the trainer's checkpoints, so that a resumed run in
+    half precision keeps what rounding took. The trainer does not tell callbacks from where it resumes: it is read from
+    ``args.resume_from_checkpoint``, else from ``checkpoint-STEP`` of the output folder.
 
     Args:
         decay: made from the model, or from a part of it.
@@ -31,12 +41,38 @@ class EquivarianceCallback(_transformers.TrainerCallback):
         self._handle: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Attach the decay."""
+        """Attach the decay; in a resumed run, with its state."""
         self._handle = attach(self.decay, kwargs["optimizer"])
+        if state.global_step > 0:
+            named = args.resume_from_checkpoint
+            folder = Path(named) if isinstance(named, str) else _folder(args, state)
+            if (folder / _STATE).exists():
+                self.decay.load_state_dict(torch.load(folder / _STATE, weights_only=True))
+            elif any(
+                torch.finfo(t.dtype).bits < 32
+                for layer in self.decay.plan.tied.values()
+                for t, _ in layer.tensors()
+            ):
+                warnings.warn(
+                    f"EquivarianceCallback: {folder} has no {_STATE}: what rounding took from the weights in half "
+                    "precision is lost; name the checkpoint in TrainingArguments(resume_from_checkpoint=...)",
+                    stacklevel=2,
+                )
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the decay's state beside what the trainer has saved."""
+        if state.is_world_process_zero:
+            content = io.BytesIO()
+            torch.save(self.decay.state_dict(), content)
+            write_whole(_folder(args, state) / _STATE, content.getvalue())
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let go of the optimizer."""
         self._handle.remove()
+
+
+def _folder(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 class EquivarianceTrainer(_transformers.Trainer):

@@ -1,0 +1,119 @@
+"""What a trace claims: of which outputs, by which mean, and that a shut gate does not hide a break."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from eqreg import C2, C4, check
+from eqreg.layers.reynolds import reynolds
+from eqreg.layers.trace import tie
+from eqreg.layers.trace.defect import tied_defect
+from eqreg.layers.trace.orbits import factored_mean
+from eqreg.symmetry.groups import DihedralGroup
+
+
+class Tail(nn.Module):
+    """A convolution, and something done to its output."""
+
+    def __init__(self, done):
+        super().__init__()
+        self.conv, self.done = nn.Conv2d(3, 8, 3, padding=1), done
+
+    def forward(self, x):
+        return self.done(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("done", "shape"),
+    [
+        (lambda z: z.flatten(2), (1, 8, 144)),
+        (lambda z: z[..., :6], (1, 8, 12, 6)),
+        (lambda z: z.mean(-1), (1, 8, 12)),
+    ],
+)
+def test_nothing_is_claimed_of_an_output_of_which_nothing_was_asked(done, shape):
+    x = torch.rand(1, 3, 12, 12)
+    ties = tie(Tail(done), x, C4)
+    assert ties.exact is None and ties.unasked == (shape,) and math.isnan(ties.error)
+    report = check(Tail(done), x, C4)
+    assert not report and f"an output of shape {shape} is neither an image that can turn" in str(
+        report
+    )
+    both = tie(Tail(lambda z: (z, done(z))), x, C4)
+    assert both.exact is None and both.unasked == (shape,) and both.error < 1e-12
+    assert tie(Tail(lambda z: z), x, C4).exact is True
+
+
+def test_what_is_wrong_is_wrong_whatever_else_was_not_asked():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, x):
+            z = self.conv(x)
+            return z.cumsum(-1), z.flatten(2)
+
+    ties = tie(Broken(), torch.rand(1, 3, 12, 12), C4)
+    assert ties.exact is False and ties.breaks and ties.unasked == ((1, 4, 144),)
+
+
+class Mixed(nn.Module):
+    """Parameters that are read in all the ways whose means need no index."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=2), nn.ReLU(),
+            nn.Conv2d(16, 16, 5, padding=2, groups=16), nn.ReLU(), nn.ConvTranspose2d(16, 8, 3, padding=1),
+            nn.ReLU(), nn.ConvTranspose2d(8, 8, 4, 2, 1, groups=2), nn.Conv2d(8, 8, 1),
+        )  # fmt: skip
+        self.rows, self.head = nn.Linear(8, 12), nn.Linear(12, 3, bias=False)
+
+    def forward(self, x):
+        return self.head(self.rows(self.body(x).movedim(1, -1)).relu()).movedim(-1, 1)
+
+
+@pytest.mark.parametrize("group", [C2, C4, DihedralGroup(2), DihedralGroup(4)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_means_by_rows_are_the_means_by_index(group, dtype):
+    torch.manual_seed(0)
+    model = Mixed()
+    ties = tie(model, torch.rand(1, 3, 9, 9), group)
+    assert ties.exact
+    seen = 0
+    for name, p in model.named_parameters():
+        factors, index = ties._uses.factors(name), ties.index(name)
+        if factors is None:
+            assert p.ndim == 1
+            continue
+        seen, p = seen + 1, p.detach().to(dtype)
+        found = factored_mean(p, factors, group)
+        assert found.dtype == dtype and found.shape == p.shape
+        torch.testing.assert_close(found, reynolds(p, index), atol=torch.finfo(dtype).eps, rtol=0)
+        assert torch.equal(factored_mean(found, factors, group), found), "a projection, to the bit"
+    assert seen == 8
+
+
+def test_what_no_weights_let_through_breaks_nothing():
+    """Open ReLUs show what is behind a gate; where the gate is shut for all weights, the network itself decides."""
+
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.way, self.side = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+
+        def forward(self, x):
+            return self.way(x) + (-self.side(x).square() - 0.1).relu().cumsum(-1)
+
+    model, x = Gate().double().eval(), torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    ties = tie(nn.Conv2d(1, 4, 3, padding=1), x, C4, out_fields=[None])
+
+    def project_(model):
+        for part in (model.way, model.side):
+            ties.project_(part)
+        return model
+
+    assert tied_defect(model, project_, x, ties.action, None, None, None) < 1e-12
