@@ -117,3 +117,33 @@ def test_what_no_weights_let_through_breaks_nothing():
         return model
 
     assert tied_defect(model, project_, x, ties.action, None, None, None) < 1e-12
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("way", ["plane", "rows"])
+def test_a_bare_scale_of_a_vector_takes_the_action_of_what_it_meets(way, swap):
+    """The vector does not turn, so it lets the scale move in any way; the trunk need not become trivial for it."""
+
+    class Conditioned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+            self.scale, self.last = nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(3, 1, 1))
+
+        def forward(self, x, sigma):
+            z = self.a(x).relu()
+            plane = way == "plane"
+            s = (
+                sigma * self.scale[:, None, None]
+                if plane
+                else (sigma[:, None] * self.scale)[..., None, None]
+            )
+            z = s * z if swap else z * s
+            return self.b(z) + sigma * self.last
+
+    torch.manual_seed(0)
+    ties = tie(Conditioned(), (torch.rand(1, 3, 12, 12), torch.rand(1)), C4)
+    assert ties.exact and not ties.untied and str(ties.fields["a"]) == "2r"
+    assert len(ties.index("scale").view(4, 8)[:, :4].unique()) == 4, "one number for each field"
+    index = ties.index("last")
+    assert index is None or torch.equal(index, torch.arange(3).int().repeat(4)), "outputs stay"

@@ -227,13 +227,14 @@ def disturb_(model: nn.Module, x: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, t in learnt(model).items():
         # Uniform, of variance 1: much quicker to draw than a normal one.
-        noise = (torch.rand(t.shape, generator=generator, dtype=t.dtype) - 0.5) * math.sqrt(12)
+        noise = torch.rand(t.shape, generator=generator, dtype=t.dtype)
+        noise.sub_(0.5).mul_(math.sqrt(12))
         if name.endswith("running_var"):
             t.copy_((0.2 * noise).exp())
         elif name.endswith("running_mean"):
             t.copy_(0.2 * noise)
         else:
-            t.add_((0.02 + 0.2 * t.abs().mean()) * noise)
+            t.add_(noise.mul_(0.02 + 0.2 * t.abs().mean()))
     handles = [
         m.register_forward_pre_hook(_measure)
         for m in model.modules()

@@ -54,6 +54,17 @@ def axis_of(state: State, node: Node) -> int | None:
     return None
 
 
+def spreads(state: State, node: Node) -> bool:
+    """Whether a parameter outgrows all that it meets (``sigma * scale[:, None, None]``): it may move in any way."""
+    shape = state.tape.shapes[next(o for o in node.outs if o is not None)]
+    known = {t: state.known.get(t) for t in node.ins}
+    data = [t for t, k in known.items() if not isinstance(k, Param | Constant)]
+    full = torch.Size(shape).numel()
+    return bool(data) and all(torch.Size(state.tape.shapes[t]).numel() < full for t in data) and any(
+        isinstance(k, Param) and not k.plain for k in known.values()
+    )  # fmt: skip
+
+
 def pushed(state: State, demand: Demand, keep: bool = True) -> Trial | None:
     """The choices that a demand asks for, joined to those made so far; None if it cannot be met.
 
@@ -108,6 +119,8 @@ def _push(state: State, t: int, maps: Maps, trial: Trial) -> bool:
     shape = state.tape.shapes[t]
     if is_pointwise(node) or node.name in _SAME:
         inputs = dict.fromkeys(node.ins) if is_pointwise(node) else node.ins[:1]
+        if is_pointwise(node) and spreads(state, node):
+            trial.bare[t] = maps
         return all(
             _push(state, i, _unbroadcast(maps, state.tape.shapes[i], shape), trial)
             for i in inputs

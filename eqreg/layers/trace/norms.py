@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .action import Maps
 from .propose import propose, whole_groups
 from .state import Conflict, Constant, Demand, Param, State
 from .tape import Node
@@ -42,10 +43,10 @@ def joined(state: State, values: list[Value]) -> Value:
 
 
 def affine(state: State, node: Node, out: Value, params: list[Param]) -> Value:
-    """Let parameters that are read place by place move as ``out`` does."""
+    """Let parameters that are read place by place move as ``out`` does, or as demanded where ``out`` lets them."""
     if not params:
         return out
-    maps = state.location(out)
+    maps = _wished(state, node, out) or state.location(out)
     if maps is None:
         raise Conflict(
             node,
@@ -55,6 +56,16 @@ def affine(state: State, node: Node, out: Value, params: list[Param]) -> Value:
     for param in params:
         state.tie(param, maps)
     return state.numbers.fresh(maps, out.shape)
+
+
+def _wished(state: State, node: Node, out: Value) -> Maps | None:
+    """How an operation's result was asked to move, if the numbers in it can."""
+    wish = state.bare.get(node.outs[0]) if node.outs[0] is not None else None
+    flat = out.ids.reshape(-1)
+    if wish is None or not state.action.obeys(wish):
+        return None
+    fits = all(bool((flat[m] == k.reshape(-1)).all()) for m, k in zip(wish, out.moved, strict=True))
+    return wish if fits else None
 
 
 def norm(state: State, node: Node) -> None:

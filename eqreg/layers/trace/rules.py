@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from .action import outer
 from .conv import CENTRE, convolution
+from .demand import spreads
 from .moves import MOVES, fill_of, is_pointwise, moved
 from .norms import BATCH_NORMS, ROWS, affine, along, joined, norm
 from .products import bilinear, linear
@@ -46,6 +47,8 @@ def forward(state: State, node: Node) -> None:
     if node.name.startswith(_MAKERS) or not any(isinstance(k, Value | Param) for k in known):
         return state.put(node, _constants(state, node))
     if node.name in MOVES:
+        if any(t in state.free for t in node.ins):
+            state.free.update(t for t in node.outs if t is not None)
         return state.put(node, _move(state, node, data))
     if not data and (results := _of_parameters(state, node)) is not None:
         return state.put(node, results)
@@ -185,7 +188,8 @@ def _pointwise(state: State, node: Node) -> None:
     shape = state.tape.shapes[next(o for o in node.outs if o is not None)]
     values: list[Value] = []
     params: list[Param] = []
-    for t in dict.fromkeys(node.ins):
+    # What may move in any way comes last: others' actions are tried first where the two differ.
+    for t in sorted(dict.fromkeys(node.ins), key=lambda t: t in state.free):
         known = state.known[t]
         if isinstance(known, Value):
             values.append(known.expand(shape))
@@ -199,6 +203,8 @@ def _pointwise(state: State, node: Node) -> None:
             node, "what meets here turns in different ways", _partners(state, node, values, out),
             "let both sides come from layers with the same channels, or drop the constant",
         )  # fmt: skip
+    if any(t in state.free for t in node.ins) or spreads(state, node):
+        state.free.update(t for t in node.outs if t is not None)
     state.put(node, [affine(state, node, out, params)] * len(node.outs))
 
 

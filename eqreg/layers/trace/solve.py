@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain, tee
 
 from .action import Maps
-from .demand import Trial, axis_of, complete, image_map, pushed
+from .demand import Trial, axis_of, complete, image_map, pushed, spreads
 from .moves import MOVES, is_pointwise
 from .rules import forward
 from .state import Break, Conflict, Constant, Opaque, Param, State
@@ -57,6 +57,10 @@ def _needed(state: State) -> list[Node]:
     return found[::-1]
 
 
+class Hopeless(Exception):
+    """A brief reading met an operation that it cannot go on behind."""
+
+
 class _Solver:
     def __init__(self, state: State, nodes: list[Node]) -> None:
         self.state, self.nodes = state, nodes
@@ -93,6 +97,8 @@ class _Solver:
         return self.restarts
 
     def _give_up(self, node: Node, reason: str, remedy: str) -> None:
+        if self.state.brief:
+            raise Hopeless(reason)
         self.state.breaks.append(Break(node.path, node.name, reason, remedy))
         opaque = Opaque(f"behind {node.path or 'the model'}: {reason}")
         self.state.put(node, [opaque] * len(node.outs))
@@ -155,8 +161,14 @@ class _Solver:
             if i in self.place and _differs(state.chosen.get(i), w)
         ]
         return places + [
-            self.users[t] for t, w in trial.bare.items() if _differs(state.bare.get(t), w)
+            self._first(t) for t, w in trial.bare.items() if _differs(state.bare.get(t), w)
         ]
+
+    def _first(self, t: int) -> int:
+        """Where the action of a parameter among data is chosen: as it is read, or where it meets what it outgrows."""
+        made = self.state.producer.get(t)
+        choice = made is not None and made.index in self.place and spreads(self.state, made)
+        return self.place[made.index] if choice and made is not None else self.users[t]
 
     def _assume(self, conflict: Conflict, sampling: bool) -> bool:
         """Go on behind an operation that keeps channels as if it were equivariant, and say so."""

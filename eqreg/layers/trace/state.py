@@ -142,6 +142,7 @@ class State:
     action: Action
     turned: dict[int, Maps]  # how the inputs move
     offsets: dict[str, int]  # of each parameter's entries among all
+    brief: bool = False  # stop at the first break that is more than an assumption
     numbers: Numbers = field(default_factory=Numbers)
     known: dict[int, Known] = field(default_factory=dict)
     producer: dict[int, Node] = field(default_factory=dict)
@@ -150,6 +151,7 @@ class State:
     bare: dict[int, Maps] = field(default_factory=dict)  # parameters used as data, by tensor
     habits: dict[tuple[object, ...], Maps] = field(default_factory=dict)  # mended choices, by kind
     chosen: dict[int, Maps] = field(default_factory=dict)  # output channels as they were used
+    free: set[int] = field(default_factory=set)  # made of parameters that may move in any way
     bent: set[int] = field(default_factory=set)  # one-sided paddings taken as if they were even
     homes: dict[int, str] = field(default_factory=dict)  # storages of entries: whose they are
     ties: list[Tie] = field(default_factory=list)

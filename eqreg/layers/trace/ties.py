@@ -169,7 +169,7 @@ def _tie(
     ties = None
     if (small := _smaller(x, turn)) is not None:
         try:
-            ties = _read(core, small, action, turn, in_fields, out_fields, fields)
+            ties = _read(core, small, action, turn, in_fields, out_fields, fields, brief=True)
         except Exception:  # networks refuse small images in many ways
             ties = None
         if ties is not None and all(b.assumed for b in ties.breaks):
@@ -205,7 +205,7 @@ def _smaller(x: Any, turn: Sequence[bool] | None) -> Any:
 
 def _read(
     core: nn.Module, x: Any, action: Action, turn: Sequence[bool] | None, in_fields: Kinds, out_fields: Kinds,
-    fields: Mapping[str, FieldType],
+    fields: Mapping[str, FieldType], brief: bool = False,
 ) -> Ties:  # fmt: skip
     """The trace itself, not checked yet."""
     args, kwargs = as_call(x)
@@ -216,7 +216,7 @@ def _read(
     for name, shape in sizes.items():
         offsets[name] = total
         total += torch.Size(shape).numel()
-    state = State(tape, action, dict(zip(tape.inputs, turned, strict=True)), offsets)
+    state = State(tape, action, dict(zip(tape.inputs, turned, strict=True)), offsets, brief)
     asked = {
         t: maps
         for path, t in tape.features
