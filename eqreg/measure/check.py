@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ..layers.grid import exact_sizes
 from ..layers.plan import ROOT, as_table
 from ..layers.wrappers import unwrapped
 from ..symmetry.fields import FieldType
@@ -21,6 +22,12 @@ if TYPE_CHECKING:  # tracing is imported when it is asked for, so that the packa
 
 _EXACT = 1e-8
 _IMAGE = 4
+_REACH, _ENOUGH = 64, 3  # a search goes so many pixels further, for so many sizes
+_OF_SIZE = (
+    "choose padding and sizes",
+    "give sizes that need no padding",
+    "use sizes that the stride divides",
+)
 _HEAD = ("module", "operation", "what breaks the symmetry", "what would mend it")
 
 
@@ -39,6 +46,7 @@ class Report:
         error: relative error of the network as it is, in float64, the largest over the generators.
         tied_error: the same after noise on all parameters and tying them.
         sizes: for each size tried, ``tied_error`` there; None if the network refused it.
+        searched: first and last of the sizes among which :func:`check` searched; None if it did not.
         unasked: shapes of outputs that are neither images that can turn nor vectors: nothing is claimed of them.
     """
 
@@ -53,6 +61,7 @@ class Report:
     tied_error: float
     sizes: dict[int, float | None]
     unasked: tuple[tuple[int, ...], ...] = ()
+    searched: tuple[int, int] | None = None
 
     @property
     def ok(self) -> bool:
@@ -83,9 +92,15 @@ class Report:
             for shape in self.unasked
         ]
         exact = [str(s) for s, e in self.sizes.items() if e is not None and e <= _EXACT]
-        if self.sizes:
+        if self.searched:
+            first, last = self.searched
+            some = f"the next are {', '.join(exact)}" if exact else "there is none"
+            found.append(f"sizes from {first} to {last} at which tied weights are exact: {some}")
+        elif self.sizes:
             tried = f"of the sizes {min(self.sizes)} to {max(self.sizes)} tried"
             found.append(f"exact with tied weights {tried}: {', '.join(exact) or 'none'}")
+        elif any(b.remedy.startswith(_OF_SIZE) for b in self.breaks):
+            found.append("sizes='search' looks for sizes at which strides are exact")
         return found
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
@@ -114,7 +129,7 @@ def check(
     turn: Sequence[bool] | None = None,
     in_fields: Sequence[FieldType | None] | None = None,
     out_fields: Sequence[FieldType | None] | None = None,
-    sizes: Sequence[int] = (),
+    sizes: Sequence[int] | Literal["search"] = (),
 ) -> Report:
     """Trace a network and say what keeps it from being equivariant.
 
@@ -124,7 +139,8 @@ def check(
         group: C2, C4, D2 or D4.
         turn, in_fields, out_fields: which input tensors turn, and types of inputs and outputs, in order; by
             default images turn, and images and outputs are trivial.
-        sizes: heights of square images at which the tied network is measured as well.
+        sizes: heights of square images at which the tied network is measured as well; ``"search"`` looks for the next
+            three above the example's, up to 64 pixels more, at which it is exact.
 
     Returns:
         A report, to print, to show in a notebook, or to assert::
@@ -149,19 +165,35 @@ def check(
     core = copied(unwrapped(model)).cpu().double().eval()
     error = defect(core, x, *rest)
     measured: dict[int, float | None] = {}
+    images = [t for t in tree_leaves(x) if isinstance(t, Tensor) and t.ndim >= 2]
+    height = images[0].shape[-2] if images else 0
+    searched = (height + 1, height + _REACH) if sizes == "search" else None
     if sizes:
         disturb_(core, x)
-    for size in sizes:
+        ties.project_(core)
+    for size in _candidates(core, x, *searched) if searched else sizes:
         try:
-            measured[size] = tied_defect(core, ties.project_, _resized(x, size), *rest)
+            measured[size] = tied_defect(core, lambda tied: tied, _resized(x, size), *rest)
         except (RuntimeError, ValueError, AssertionError):
             measured[size] = None
-    images = [t for t in tree_leaves(x) if isinstance(t, Tensor) and t.ndim >= 2]
+        if searched and sum(e is not None and e <= _EXACT for e in measured.values()) == _ENOUGH:
+            break
     return Report(
-        type(unwrapped(model)).__name__, group, images[0].shape[-2] if images else 0, ties.breaks, ties.untied,
-        ties.coverage, sum(ties.features.values()) / max(1, len(ties.features)), error, ties.error, measured,
-        ties.unasked,
+        type(unwrapped(model)).__name__, group, height, ties.breaks, ties.untied, ties.coverage,
+        sum(ties.features.values()) / max(1, len(ties.features)), error, ties.error, measured,
+        ties.unasked, searched,
     )  # fmt: skip
+
+
+def _candidates(core: nn.Module, x: Any, first: int, last: int) -> Iterator[int]:
+    """Sizes at which the network runs and no module's stride misses the grid; functions are left to the measurement."""
+    from ..layers.trace.defect import as_call
+
+    image = next(t for t in tree_leaves(x) if isinstance(t, Tensor) and t.ndim == _IMAGE)
+    for size in range(first, last + 1):
+        args, kwargs = as_call(_resized(x, size))
+        if exact_sizes(core, image, [size], lambda _, a=args, k=kwargs: core(*a, **k)):
+            yield size
 
 
 def _resized(x: Any, size: int) -> Any:

@@ -12,7 +12,8 @@ from ..checks import given, need_callable, need_number, outside_autocast, wide
 from ..layers.compare import How
 from ..layers.inputs import IMAGE_DIMS, InFields, Inputs, checked_images
 from ..layers.pairs import Pairing, paired_forward
-from ..layers.plan import Fields, Selector, make_plan
+from ..layers.plan import Fields, Selector
+from ..layers.traced import feature_plan
 from ..symmetry.actions import act, quarter_turns, rotate, valid_mask
 from ..symmetry.fields import FieldType
 from ..symmetry.groups import Element, Group, need_group
@@ -144,6 +145,7 @@ def layer_errors(
     fields: Fields | None = None,
     in_fields: InFields | None = None,
     center: bool = False,
+    example: Any = None,
 ) -> dict[str, float]:
     """Relative equivariance error of each layer, averaged over all elements but the identity.
 
@@ -155,6 +157,8 @@ def layer_errors(
         x: images (B, C, H, W).
         group: the group.
         layers, fields, in_fields, center: as for the regularizer.
+        example: as for the regularizer, an input of the model, often ``x[:1]``: the fields are traced, not guessed,
+            and tokens and windows are compared as images.
 
     Returns:
         Errors by layer name; the calls of a reused layer are named ``name``, ``name#2``, ...
@@ -163,7 +167,7 @@ def layer_errors(
         TypeError, ValueError: as for the regularizer.
     """
     need_group(group)
-    plan = make_plan(model, group, layers, fields)
+    plan = feature_plan(model, group, layers, fields, example)
     inputs = Inputs.of(model, group, None, in_fields)
     batch = checked_images(x, model, group)
     sums: dict[str, float] = {}
@@ -180,6 +184,7 @@ def layer_errors(
                 {},
                 how=How(center=center),
                 check_grid=not sums,
+                layouts=plan.layouts,
             )
             for name, error in zip(found.names, found.relative().tolist(), strict=True):
                 sums[name] = sums.get(name, 0.0) + error / (group.order - 1)

@@ -147,3 +147,60 @@ def test_a_bare_scale_of_a_vector_takes_the_action_of_what_it_meets(way, swap):
     assert len(ties.index("scale").view(4, 8)[:, :4].unique()) == 4, "one number for each field"
     index = ties.index("last")
     assert index is None or torch.equal(index, torch.arange(3).int().repeat(4)), "outputs stay"
+
+
+def test_a_search_finds_the_next_sizes_that_serve_all_strides():
+    body = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 3, 1)
+    )
+    report = check(body, torch.rand(1, 3, 16, 16), C4)
+    assert "sizes='search'" in str(report) and not report.sizes
+    report = check(body, torch.rand(1, 3, 16, 16), C4, sizes="search")
+    assert list(report.sizes) == [17, 21, 25] and max(report.sizes.values()) < 1e-8
+    assert "sizes from 17 to 80 at which tied weights are exact: the next are 17, 21, 25" in str(
+        report
+    )
+
+    class Pooled(nn.Module):  # a stride in no module, which only the measurement sees
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Conv2d(3, 8, 3, padding=1)
+
+        def forward(self, x, y):
+            return nn.functional.max_pool2d(self.body(x + y), 4)
+
+    two = (torch.rand(1, 3, 14, 14), torch.rand(1, 3, 14, 14))
+    report = check(Pooled(), two, C4, sizes="search")
+    assert [s for s, e in report.sizes.items() if e is not None and e < 1e-8] == [16, 20, 24]
+    never = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ConstantPad2d((0, 1, 0, 1), 0.0))
+    assert ": there is none" in str(check(never, torch.rand(1, 3, 9, 9), C4, sizes="search"))
+
+
+def test_layer_errors_of_traced_layers():
+    """With an example tokens are compared as images, as the regularizer does; the numbers are its own."""
+    from eqreg import EquivarianceRegularizer, layer_errors
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.mix, self.head = (
+                nn.Conv2d(3, 8, 3, padding=1),
+                nn.Linear(8, 8),
+                nn.Conv2d(8, 3, 1),
+            )
+
+        def forward(self, x):
+            z = self.mix(self.body(x).flatten(2).transpose(1, 2))
+            return self.head(z.transpose(1, 2).unflatten(2, x.shape[-2:]))
+
+    torch.manual_seed(0)
+    model, x = Tokens().double(), torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    asked = {"layers": ["body", "mix", "head"], "example": x}
+    found = layer_errors(model, x, C4, **asked)
+    assert list(found) == asked["layers"]
+    reg = EquivarianceRegularizer(model, C4, **asked)
+    per_layer = [reg(x, g=g).per_layer for g in (1, 2, 3)]
+    for name, error in found.items():
+        assert error == pytest.approx(sum(float(p[name].detach()) for p in per_layer) / 3)
+    tie(model, x, C4).project_(model)
+    assert max(layer_errors(model, x, C4, **asked).values()) < 1e-20 < min(found.values())
