@@ -5,7 +5,8 @@
 Trains each method once undisturbed, and once with SIGKILL at random moments, each time called again. Each
 sitting is a process that does what `eqreg train` does; it is forked, so that a kill does not cost the import
 of torch. Writes artifacts/kills.json after each method. Called again, it leaves out the methods that the file
-already has, with as many kills by the same version.
+already has, with as many kills by the same version. Calls with other ``--methods`` and an ``--out`` each may run side
+by side; ``--join`` puts their files together.
 """
 
 from __future__ import annotations
@@ -177,6 +178,43 @@ def kept(path: Path, settings: dict, number: int, version: str) -> dict[str, dic
     return rows
 
 
+def write(path: Path, stamped: dict, settings: dict, found: dict[str, dict]) -> None:
+    content = {
+        "stamp": stamped,
+        "settings": settings,
+        **{k: sum(row[k] for row in found.values()) for k in ("number", "while_writing")},
+        **{
+            k: all(row[k] for row in found.values())
+            for k in ("bitwise_equal_weights", "equal_curves", "equal_metrics")
+        },
+        "methods": {m: {k: v for k, v in row.items() if k != "kills"} for m, row in found.items()},
+        "kills": found.get(SHOWN, {"kills": []})["kills"],
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def join(paths: list[Path], out: Path) -> None:
+    """Files of one version with the same settings as one; of a method that several have, the row with most kills."""
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    first = files[0]
+    for path, content in zip(paths, files, strict=True):
+        if any(
+            content["stamp"][k] != first["stamp"][k] for k in ("version", "device", "seeds")
+        ) or (content["settings"] != first["settings"]):
+            raise SystemExit(f"{path} is of another version, device or setting than {paths[0]}")
+    rows: dict[str, dict] = {}
+    for content in files:
+        for method, row in content["methods"].items():
+            if row["number"] > rows.get(method, {"number": 0})["number"]:
+                rows[method] = row | ({"kills": content["kills"]} if method == SHOWN else {})
+    order = [m for m in METHODS if m in rows]
+    stamped = first["stamp"] | {
+        "hours": round(sum(c["stamp"]["hours"] for c in files), 2),
+        "date": max(c["stamp"]["date"] for c in files),
+    }
+    write(out, stamped, first["settings"], {m: rows[m] for m in order})
+
+
 def preload() -> None:
     """Import once, here, what a sitting would import."""
     for name in ("filelock", "tqdm.auto", "torch._dynamo", "eqreg.measure"):
@@ -193,7 +231,12 @@ def main() -> None:
     parser.add_argument("--checkpoint-every", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "kills.json")
+    parser.add_argument(
+        "--join", type=Path, nargs="+", help="measure nothing: put these files together"
+    )
     arguments = parser.parse_args()
+    if arguments.join:
+        return join(arguments.join, arguments.out)
     torch.set_num_threads(1)  # forked processes inherit no thread, and nothing here starts one
     preload()
     began, steps, every = time.perf_counter(), arguments.steps, arguments.checkpoint_every
@@ -205,18 +248,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             found[method] = killed(method, arguments.kills, steps, every, dice, Path(name))
         report(f"{method}: { {k: v for k, v in found[method].items() if k != 'kills'} }")
-        content = {
-            "stamp": stamp([arguments.seed], before + (time.perf_counter() - began) / 3600),
-            "settings": settings,
-            **{k: sum(row[k] for row in found.values()) for k in ("number", "while_writing")},
-            **{
-                k: all(row[k] for row in found.values())
-                for k in ("bitwise_equal_weights", "equal_curves", "equal_metrics")
-            },
-            "methods": {m: {k: v for k, v in row.items() if k != "kills"} for m, row in found.items()},
-            "kills": found.get(SHOWN, {"kills": []})["kills"],
-        }  # fmt: skip
-        arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        hours = before + (time.perf_counter() - began) / 3600
+        write(arguments.out, stamp([arguments.seed], hours), settings, found)
     report(f"wrote {arguments.out}")
 
 

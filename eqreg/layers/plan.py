@@ -169,6 +169,10 @@ def overrides(
         TypeError, ValueError: for types that do not fit, or names that match nothing.
     """
     found: dict[str, FieldType] = {}
+    if fields is not None and not isinstance(fields, Mapping):
+        raise TypeError(
+            f'fields: expected types by layer name, for example {{"head": "3t"}}, got {fields!r:.60}'
+        )
     for pattern, field in (fields or {}).items():
         if isinstance(field, str):
             field = FieldType(group, field)

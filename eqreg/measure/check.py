@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ..checks import need_whole
 from ..layers.grid import exact_sizes
 from ..layers.plan import ROOT, as_table
 from ..layers.wrappers import unwrapped
 from ..symmetry.fields import FieldType
-from ..symmetry.groups import Group
+from ..symmetry.groups import Group, need_group
 
 if TYPE_CHECKING:  # tracing is imported when it is asked for, so that the package loads fast
     from ..layers.trace import Break
@@ -148,7 +149,8 @@ def check(
             assert check(model, x, C4), check(model, x, C4)
 
     Raises:
-        ValueError: for groups that do not move pixels to pixels, or inputs that cannot be turned.
+        TypeError: for what is no group, or sizes that are no numbers.
+        ValueError: for groups that do not move pixels to pixels, inputs that cannot be turned, or sizes below 1.
 
     >>> from eqreg import C4
     >>> bool(check(nn.Conv2d(3, 8, 3, padding=1), torch.rand(1, 3, 8, 8), C4))
@@ -158,6 +160,7 @@ def check(
     from ..layers.trace.defect import defect, disturb_, single, tied_defect
     from ..layers.trace.ties import copied
 
+    need_group(group)
     given = {"turn": turn, "in_fields": in_fields, "out_fields": out_fields}
     ties = tie(model, x, group, **given)  # type: ignore[arg-type]
     x = single(x)
@@ -168,10 +171,15 @@ def check(
     images = [t for t in tree_leaves(x) if isinstance(t, Tensor) and t.ndim >= 2]
     height = images[0].shape[-2] if images else 0
     searched = (height + 1, height + _REACH) if sizes == "search" else None
+    tried: Iterable[int] = _candidates(core, x, *searched) if searched else _need_sizes(sizes)
     if sizes:
+        if all(t.ndim != _IMAGE for t in images):
+            raise ValueError(
+                f"sizes= resizes images (B, C, H, W), got {', '.join(str(tuple(t.shape)) for t in images)}"
+            )
         disturb_(core, x)
         ties.project_(core)
-    for size in _candidates(core, x, *searched) if searched else sizes:
+    for size in tried:
         try:
             measured[size] = tied_defect(core, lambda tied: tied, _resized(x, size), *rest)
         except (RuntimeError, ValueError, AssertionError):
@@ -183,6 +191,14 @@ def check(
         sum(ties.features.values()) / max(1, len(ties.features)), error, ties.error, measured,
         ties.unasked, searched,
     )  # fmt: skip
+
+
+def _need_sizes(sizes: Any) -> Sequence[int]:
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+        raise TypeError(f"sizes: expected whole numbers or 'search', got {sizes!r:.60}")
+    for size in sizes:
+        need_whole(size, "sizes", 1)
+    return sizes
 
 
 def _candidates(core: nn.Module, x: Any, first: int, last: int) -> Iterator[int]:

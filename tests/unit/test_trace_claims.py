@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from eqreg import C2, C4, check
+from eqreg import C2, C4, EquivarianceRegularizer, check, layer_errors
 from eqreg.layers.reynolds import reynolds
 from eqreg.layers.trace import tie
 from eqreg.layers.trace.defect import tied_defect
@@ -178,7 +178,6 @@ def test_a_search_finds_the_next_sizes_that_serve_all_strides():
 
 def test_layer_errors_of_traced_layers():
     """With an example tokens are compared as images, as the regularizer does; the numbers are its own."""
-    from eqreg import EquivarianceRegularizer, layer_errors
 
     class Tokens(nn.Module):
         def __init__(self):
@@ -204,3 +203,26 @@ def test_layer_errors_of_traced_layers():
         assert error == pytest.approx(sum(float(p[name].detach()) for p in per_layer) / 3)
     tie(model, x, C4).project_(model)
     assert max(layer_errors(model, x, C4, **asked).values()) < 1e-20 < min(found.values())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda net, x: check(net, x, "C4"), TypeError, "group must be a Group such as C4"),
+        (lambda net, x: tie(net, x, "C4"), TypeError, "group must be a Group such as C4"),
+        (lambda net, x: check(net, x, C4, sizes="all"), TypeError, "whole numbers or 'search', got 'all'"),
+        (lambda net, x: check(net, x, C4, sizes=9), TypeError, "whole numbers or 'search', got 9"),
+        (lambda net, x: check(net, x, C4, sizes=[0]), ValueError, "sizes"),
+        (
+            lambda net, x: check(net, x[0], C4, turn=[True], sizes="search"), ValueError,
+            r"resizes images \(B, C, H, W\), got \(1, 8, 8\)",
+        ),
+        (
+            lambda net, x: EquivarianceRegularizer(net, C4, fields="0"), TypeError,
+            "fields: expected types by layer name",
+        ),
+    ],
+)  # fmt: skip
+def test_what_was_expected(call, error, message):
+    with pytest.raises(error, match=message):
+        call(nn.Conv2d(1, 4, 3, padding=1), torch.rand(1, 1, 8, 8))

@@ -47,7 +47,7 @@ class Uses:
                 found = {name for name in homes if name is not None}
                 if len(parts) == 1:
                     p = parts[0]
-                    self._layouts[i] = (tuple(p.shape), p.stride(), p.storage_offset())
+                    self._layouts[i] = (tuple(p.shape), p.stride(), int(p.storage_offset()))
             for name in found:
                 self.of.setdefault(name, []).append(i)
 

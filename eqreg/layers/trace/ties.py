@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...symmetry.fields import FieldType
-from ...symmetry.groups import Group
+from ...symmetry.groups import Group, need_group
 from ..reynolds import Index, reynolds
 from ..wrappers import need_parameters, unwrapped
 from .action import Action, Maps
@@ -149,6 +149,7 @@ def tie(
     Raises:
         ValueError: for groups that do not move pixels to pixels, or inputs that cannot be turned.
     """
+    need_group(group)
     action, model = Action(group), unwrapped(model)
     need_parameters(model)
     x = single(x)
