@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .action import Maps, outer
-from .moves import MOVES, SAME_ORDER, is_pointwise, moved
+from .moves import MOVES, SAME_ORDER, is_pointwise, moved, spreads
 from .state import Constant, Demand, Param, State
 from .tape import Node
 from .values import Value
@@ -52,17 +52,6 @@ def axis_of(state: State, node: Node) -> int | None:
         if param(-2):
             return len(shape) - 2
     return None
-
-
-def spreads(state: State, node: Node) -> bool:
-    """Whether a parameter outgrows all that it meets (``sigma * scale[:, None, None]``): it may move in any way."""
-    shape = state.tape.shapes[next(o for o in node.outs if o is not None)]
-    known = {t: state.known.get(t) for t in node.ins}
-    data = [t for t, k in known.items() if not isinstance(k, Param | Constant)]
-    full = torch.Size(shape).numel()
-    return bool(data) and all(torch.Size(state.tape.shapes[t]).numel() < full for t in data) and any(
-        isinstance(k, Param) and not k.plain for k in known.values()
-    )  # fmt: skip
 
 
 def pushed(state: State, demand: Demand, keep: bool = True) -> Trial | None:

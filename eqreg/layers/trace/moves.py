@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .state import Conflict, Constant, State
+from .state import Conflict, Constant, Param, State
 from .tape import Node, Ref
 from .values import Value
 
@@ -40,6 +40,17 @@ def is_pointwise(node: Node) -> bool:
     """Whether each entry of the result depends on the entries of the inputs at its place alone."""
     tags = getattr(node.func, "tags", ())
     return node.name in _POINTWISE or torch.Tag.pointwise in tags
+
+
+def spreads(state: State, node: Node) -> bool:
+    """Whether a parameter outgrows all that it meets (``sigma * scale[:, None, None]``): it may move in any way."""
+    shape = state.tape.shapes[next(o for o in node.outs if o is not None)]
+    known = {t: state.known.get(t) for t in node.ins}
+    data = [t for t, k in known.items() if not isinstance(k, Param | Constant)]
+    full = torch.Size(shape).numel()
+    return bool(data) and all(torch.Size(state.tape.shapes[t]).numel() < full for t in data) and any(
+        isinstance(k, Param) and not k.plain for k in known.values()
+    )  # fmt: skip
 
 
 def moved(

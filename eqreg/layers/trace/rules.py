@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from .action import outer
 from .conv import CENTRE, convolution
-from .demand import spreads
-from .moves import MOVES, fill_of, is_pointwise, moved
+from .moves import MOVES, fill_of, is_pointwise, moved, spreads
 from .norms import BATCH_NORMS, ROWS, affine, along, joined, norm
 from .products import bilinear, linear
 from .propose import propose

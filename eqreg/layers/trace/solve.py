@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import chain, tee
 
 from .action import Maps
-from .demand import Trial, axis_of, complete, image_map, pushed, spreads
-from .moves import MOVES, is_pointwise
+from .demand import Trial, axis_of, complete, image_map, pushed
+from .moves import MOVES, is_pointwise, spreads
 from .rules import forward
 from .state import Break, Conflict, Constant, Opaque, Param, State
 from .tape import Node
