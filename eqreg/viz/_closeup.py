@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._figure import Picture, as_image, check_alt, figure_tag
+from ._figure import Picture, check_alt, figure_tag
+from ._raster import as_image
 from ._wipe import LAYER, LINE, NO_SCRIPT, between, data, panes
 
 _POINT = (

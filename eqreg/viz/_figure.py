@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..extras import require
+from ._raster import CSS_PIXELS_PER_INCH, as_image, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,9 +31,7 @@ COLORS = MappingProxyType(
     }
 )
 
-_PNG_HEADER = b"\x89PNG\r\n\x1a\n"
-_CSS_PIXELS_PER_INCH = 96
-_GREY, _COLOUR = 2, 3  # dimensions of an image array
+_COLOUR = 3  # dimensions of an image array
 
 
 @dataclass(frozen=True)
@@ -131,6 +127,8 @@ def show(
 ) -> Picture:
     """A figure with alternative text and caption, for the last line of a cell or ``display``.
 
+    On a phone the axes of a figure stand in fewer columns at their natural size.
+
     Args:
         picture: a matplotlib figure (closed afterwards), the bytes of a PNG file, or an image array
             with values in [0, 1].
@@ -144,11 +142,8 @@ def show(
         ValueError: if ``alt`` is empty.
     """
     check_alt(alt)
-    png = to_png(picture, dpi=1.75 * _CSS_PIXELS_PER_INCH)  # sharp on a high-density screen too
-    if width is None:
-        width = css_width(picture, png)
-    body = image_tag(png, alt=alt)
-    return Picture(figure_tag(body, caption=caption, width=width), alt)
+    drawn = drawing(picture, dpi=1.75 * CSS_PIXELS_PER_INCH)  # sharp on a high-density screen too
+    return Picture(figure_tag(drawn.tag(alt=alt), caption=caption, width=width or drawn.width), alt)
 
 
 def check_alt(alt: Any) -> None:
@@ -157,73 +152,6 @@ def check_alt(alt: Any) -> None:
         raise ValueError(
             f"a figure needs alternative text: expected alt as a non-empty string, got {alt!r}"
         )
-
-
-def as_image(image: Any) -> np.ndarray:
-    """An image in any layout of :func:`grid` as floats ``(H, W)`` or ``(H, W, 3)``."""
-    array = image.detach().cpu().numpy() if hasattr(image, "detach") else np.asarray(image)
-    given = array.shape
-    if array.dtype == np.uint8:
-        array = array / 255.0
-    array = np.asarray(array, dtype=float)
-    if array.ndim == _COLOUR + 1 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim == _COLOUR and array.shape[0] in (1, 3) and array.shape[-1] != _COLOUR:
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim == _COLOUR and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim != _GREY and (array.ndim != _COLOUR or array.shape[-1] != _COLOUR):
-        raise ValueError(
-            "expected an image (H, W), (H, W, 3), (C, H, W) or (1, C, H, W) with C = 1 or 3, "
-            f"got shape {given}"
-        )
-    return array
-
-
-def to_png(picture: Any, *, dpi: float) -> bytes:
-    """PNG bytes of a figure (which is closed), an image array, or bytes that are a PNG already."""
-    if isinstance(picture, bytes):
-        if not picture.startswith(_PNG_HEADER):
-            raise TypeError(f"expected the bytes of a PNG file, got bytes starting {picture[:8]!r}")
-        return picture
-    buffer = io.BytesIO()
-    if hasattr(picture, "savefig"):
-        # No creation software or date inside: the same figure gives the same bytes.
-        picture.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-        close(picture)
-    elif hasattr(picture, "shape"):
-        pixels = (as_image(picture).clip(0, 1) * 255).round().astype(np.uint8)
-        require("PIL.Image", extra="tasks").fromarray(pixels).save(buffer, format="png")
-    else:
-        raise TypeError(
-            "expected a matplotlib figure, an image array or the bytes of a PNG file, "
-            f"got {type(picture).__name__}"
-        )
-    return buffer.getvalue()
-
-
-def close(figure: Any) -> None:
-    """Take a figure off pyplot's list, so that a notebook does not draw it a second time."""
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is not None:
-        pyplot.close(figure)
-
-
-def css_width(picture: Any, png: bytes) -> float:
-    """Natural width on a page: inches of a figure, pixels of anything else."""
-    if hasattr(picture, "get_figwidth"):
-        return round(picture.get_figwidth() * _CSS_PIXELS_PER_INCH)
-    return int.from_bytes(png[16:20], "big")  # PNG header: width
-
-
-def image_tag(png: bytes, *, alt: str, style: str = "", extra: str = "") -> str:
-    """An ``<img>`` that carries its own data."""
-    data = base64.b64encode(png).decode()
-    # "dark-light": the book's theme would otherwise change the contrast of pictures in dark mode.
-    return (
-        f'<img class="dark-light" src="data:image/png;base64,{data}" alt="{escape(alt)}" {extra}'
-        f'style="width:100%;height:auto;margin:0;background:#fff;{style}">'
-    )
 
 
 def figure_tag(body: str, *, caption: str | None, width: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -10,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from ..extras import require
-from ._figure import check_alt, css_width, figure_tag, image_tag, show, to_png
+from ._figure import check_alt, figure_tag, show
+from ._raster import Drawing, drawing
 from .frontend import notebook_reader
 
 _DPI = 105
 _BUDGET = 300_000  # characters of HTML that a slider should stay below
 _TOO_LARGE = 1_500_000
-_PALETTES = (256, 128, 64)  # fewer show as steps in a photograph
+_QUALITIES = (80, 65, 50)  # of WebP, tried in turn
 
 # All there is to run, in the element itself: no script tag, no ids. It survives where scripts are
 # run late or moved (Lab, Colab), and the same slider may stand on a page twice.
 _MOVE = (
-    "const all=this.closest('figure').querySelectorAll('img'),now=all[+this.value];"
-    "all.forEach(m=>m.style.display=m===now?'':'none');"
+    "const all=this.closest('figure').querySelectorAll('.frame'),now=all[+this.value];"
+    "all.forEach(m=>m.style.display=m===now?'block':'none');"
     "this.setAttribute('aria-valuetext',now.dataset.value);"
     "this.closest('figure').querySelector('output').value=now.dataset.value"
 )
@@ -96,18 +95,13 @@ def explore(
     texts = [_text(value) for value in values]
     alts = [_alt(alt, value) for value in values]
 
-    frames, width = [], 0.0
-    for value in values:
-        picture = _drawn(draw, value)
-        frames.append(to_png(picture, dpi=_DPI))
-        width = max(width, css_width(picture, frames[-1]))
-
-    html = ""
-    for colours in _PALETTES:
-        reduced = [_reduce(frame, colours) for frame in frames]
-        html = _page(reduced, texts, alts, label, caption, start, width)
+    frames = [drawing(_drawn(draw, value), dpi=_DPI) for value in values]
+    html = _page(frames, texts, alts, label, caption, start)
+    for quality in _QUALITIES:
         if len(html) <= _BUDGET:
             break
+        frames = [frame.smaller(quality) for frame in frames]
+        html = _page(frames, texts, alts, label, caption, start)
     if len(html) > _TOO_LARGE:
         warnings.warn(
             f"this slider adds {len(html) / 1e6:.1f} MB to the page ({len(frames)} frames); "
@@ -125,21 +119,17 @@ def explore(
 
 
 def _page(
-    frames: Sequence[bytes],
+    frames: Sequence[Drawing],
     texts: Sequence[str],
     alts: Sequence[str],
     label: str,
     caption: str | None,
     start: int,
-    width: float,
 ) -> str:
+    keys = {0, len(frames) // 2, len(frames) - 1}
     images = "".join(
-        image_tag(
-            frame,
-            alt=alt,
-            extra=f'data-value="{escape(text)}" ',
-            style="" if i == start else "display:none",
-        )
+        f'<div class="frame{" key" if i in keys else ""}" data-value="{escape(text)}" '
+        f'style="display:{"block" if i == start else "none"}">{frame.tag(alt=alt)}</div>'
         for i, (frame, text, alt) in enumerate(zip(frames, texts, alts, strict=True))
     )
     # autocomplete=off: browsers restore a slider's place on reload, but not the picture's.
@@ -152,7 +142,15 @@ def _page(
         '<output style="min-width:2em;font-variant-numeric:tabular-nums">'
         f"{escape(texts[start])}</output></label>"
     )
-    return figure_tag(images + control, caption=caption, width=width)
+    told = ", ".join(escape(texts[i]) for i in sorted(keys))
+    without = (
+        "<noscript><style>figure.eqreg label{display:none!important}figure.eqreg .frame{display:none!important}"
+        "figure.eqreg .frame.key{display:block!important}.frame.key::before{content:attr(data-value)}</style>"
+        f"<p>This slider needs JavaScript. Without, here is what it shows at {told} "
+        f"({escape(label)}).</p></noscript>"
+    )
+    width = max(frame.width for frame in frames)
+    return figure_tag(images + control + without, caption=caption, width=width)
 
 
 def _drawn(draw: Callable[[Any], Any], value: Any) -> Any:
@@ -163,14 +161,6 @@ def _drawn(draw: Callable[[Any], Any], value: Any) -> Any:
             f"for value {value!r}"
         )
     return picture
-
-
-def _reduce(png: bytes, colours: int) -> bytes:
-    """The same picture with a palette of its own: a third of the bytes, hardly a difference."""
-    image = require("PIL.Image", extra="tasks").open(io.BytesIO(png)).convert("RGB")
-    buffer = io.BytesIO()
-    image.quantize(colours, dither=0).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
 
 
 def _text(value: Any) -> str:

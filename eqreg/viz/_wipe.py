@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..extras import require
-from ._figure import Picture, as_image, check_alt, figure_tag
+from ._figure import Picture, check_alt, figure_tag
+from ._raster import as_image
 
 _WIDEST = 300  # CSS pixels of a pane
 _QUALITY = 88  # of WebP: what is lost is invisible beside what a network leaves

@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from ..measure.quality import psnr
-from ._figure import COLORS, as_image, subplots
+from ._figure import COLORS, subplots
+from ._raster import as_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
