@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib")
 from eqreg import viz
 from eqreg.viz import _slider
 
-VOID = {"img", "input", "br"}
+VOID = {"img", "input", "br", "source"}
 
 
 class Page(HTMLParser):
@@ -62,7 +62,7 @@ def test_show_is_a_figure_with_alt_and_caption():
     page = Page(picture._repr_html_())
     (image,) = page.all("img")
     assert image["alt"] == 'rises < 1 & "steady"'
-    assert image["src"].startswith("data:image/png;base64,")
+    assert image["src"].startswith("data:image/webp;base64,")
     (frame,) = page.all("figure")
     assert frame["class"] == "eqreg"  # the dark theme's exception, book/static/eqreg.css
     assert "max-width:192px" in frame["style"]
@@ -74,7 +74,7 @@ def test_show_takes_png_bytes_and_arrays_and_a_width():
     pixels = torch.rand(1, 3, 8, 12)
     html = viz.show(pixels, alt="noise").html
     assert "max-width:12px" in html and "<figcaption" not in html
-    png = viz._figure.to_png(pixels, dpi=100)
+    png = viz._raster.to_png(pixels, dpi=100)
     assert viz.show(png, alt="noise").html == html
     assert "max-width:300px" in viz.show(png, alt="noise", width=300).html
 
@@ -149,8 +149,9 @@ def test_explore_is_valid_html_without_scripts_or_ids():
     page = Page(slider(caption="Higher is higher.", start=1)._repr_html_())
     images = page.all("img")
     assert [image["alt"] for image in images] == [f"a line up to {v}" for v in ("0", "0.5", "1")]
-    assert [image["data-value"] for image in images] == ["0", "0.5", "1"]
-    assert ["display:none" in image["style"] for image in images] == [True, False, True]
+    frames = [tags for tags in page.all("div") if "frame" in tags["class"]]
+    assert [frame["data-value"] for frame in frames] == ["0", "0.5", "1"]
+    assert [frame["style"] for frame in frames] == ["display:none", "display:block", "display:none"]
     (control,) = page.all("input")
     assert (control["type"], control["min"], control["max"], control["value"]) == (
         "range",
@@ -159,7 +160,8 @@ def test_explore_is_valid_html_without_scripts_or_ids():
         "1",
     )
     assert control["aria-valuetext"] == "0.5"
-    assert page.text == "Height0.5Higher is higher."
+    without = page.text[page.text.index("Height0.5") + 9 : page.text.index("Higher is higher.")]
+    assert "This slider needs JavaScript" in without and "at 0, 0.5, 1 (Height)" in without
     # No id to clash and no script to lose: the same slider may stand on a page twice.
     assert not page.all("script") and not any("id" in attrs for _, attrs in page.tags)
 
@@ -193,7 +195,8 @@ def test_explore_takes_arrays_and_any_values():
         label="Word",
         alt="grey for {value}",
     ).html
-    assert [image["data-value"] for image in Page(html).all("img")] == ["one", "three"]
+    frames = [tags for tags in Page(html).all("div") if "frame" in tags["class"]]
+    assert [frame["data-value"] for frame in frames] == ["one", "three"]
 
 
 @pytest.mark.parametrize(
@@ -226,12 +229,82 @@ def test_explore_warns_of_a_heavy_page(monkeypatch):
         slider()
 
 
-def test_palette_shrinks_until_the_slider_fits(monkeypatch):
-    # A smooth ramp repeated: compresses in proportion to its number of colours.
-    ramp = np.random.default_rng(0).random((64, 64))
-    full = viz.explore(lambda _: ramp, [0], label="x", alt="x")
+def test_quality_shrinks_until_the_slider_fits(monkeypatch):
+    noise = np.random.default_rng(0).random((64, 64))
+    full = viz.explore(lambda _: noise, [0], label="x", alt="x")
     monkeypatch.setattr(_slider, "_BUDGET", len(full.html) - 1)
-    assert len(viz.explore(lambda _: ramp, [0], label="x", alt="x").html) < len(full.html)
+    assert len(viz.explore(lambda _: noise, [0], label="x", alt="x").html) < len(full.html)
+
+
+# --- on a phone, in the dark, without scripts -------------------------------------------------
+
+
+def sizes(html):
+    """Width and height of the picture for a desk and for a phone, in pixels."""
+    page = Page(html)
+    return [
+        [int(tags[k]) for k in ("width", "height")]
+        for t in ("img", "source")
+        for tags in page.all(t)
+    ]
+
+
+def test_plots_stand_below_each_other_on_a_phone_and_the_figure_is_left_as_it_was():
+    figure, axes = viz.subplots(1, 2, size=(7.2, 3.0), sharey=True)
+    axes[0].set_title("a title far too long for a panel that is as wide as a phone and no wider")
+    axes[1].text(0.5, 0.5, "small", fontsize=5)
+    html = viz.show(figure, alt="two plots").html
+    (wide, high), (narrow, tall) = sizes(html)
+    assert wide == pytest.approx(7.2 * 168, abs=2) and narrow == pytest.approx(3.55 * 168, abs=2)
+    assert tall > 1.9 * high
+    assert tuple(figure.get_size_inches()) == (7.2, 3.0)
+    assert [ax.get_subplotspec().colspan.start for ax in axes] == [0, 1]
+    assert "\n" not in axes[0].get_title() and axes[1].texts[0].get_fontsize() == 5
+    assert not axes[1].yaxis.get_tick_params()["labelleft"]
+
+
+def test_on_a_phone_text_is_at_least_nine_pixels_and_titles_break():
+    figure, axes = viz.subplots(1, 2, size=(7.2, 3.0))
+    axes[0].set_title("a title far too long for a panel that is as wide as a phone and no wider")
+    axes[1].text(0.5, 0.5, "small", fontsize=5)
+    with viz._narrow.narrowed(figure) as another:
+        assert another
+        assert "\n" in axes[0].get_title()
+        assert axes[1].texts[0].get_fontsize() * 96 / 72 >= 9
+
+
+def test_pictures_stand_two_in_a_row_on_a_phone_and_a_row_starts_a_line():
+    figure = viz.grid([np.zeros((8, 8))] * 6, list("abcdef"), columns=3, cell=1.9)
+    with viz._narrow.narrowed(figure):
+        places = [
+            (s.rowspan.start, s.colspan.start) for s in (ax.get_subplotspec() for ax in figure.axes)
+        ]
+    assert places == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (3, 0)]
+
+
+def test_names_below_bars_turn_where_they_would_overlap():
+    figure, ax = viz.subplots(size=(7.0, 3.0))
+    ax.set_xticks(range(8), ["a long name"] * 8)
+    with viz._narrow.narrowed(figure):
+        assert {label.get_rotation() for label in ax.get_xticklabels()} == {90.0}
+    assert {label.get_rotation() for label in ax.get_xticklabels()} == {0.0}
+
+
+def test_what_fits_a_phone_has_no_second_form():
+    assert "<source" not in viz.show(draw(), alt="a line").html
+    assert "<source" not in viz.show(np.zeros((9, 900)), alt="a strip").html
+
+
+def test_a_figure_says_where_its_photographs_are():
+    assert "data-photos" not in viz.show(draw(), alt="a line").html
+    (whole,) = Page(viz.show(np.zeros((8, 8)), alt="black").html).all("span")
+    assert whole["data-photos"] == "all"
+    figure, axes = viz.subplots(1, 2, size=(4, 2))
+    axes[1].imshow(np.zeros((8, 8)))
+    (span,) = Page(viz.show(figure, alt="one of two").html).all("span")
+    corners = [corner.split() for corner in span["data-photos"].split(",")]
+    left, right = (sorted(float(x[:-1]) for x, _ in corners)[i] for i in (0, -1))
+    assert 50 < left < 70 and 90 < right <= 100  # the right one
 
 
 # --- live or not ------------------------------------------------------------------------------
