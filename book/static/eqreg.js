@@ -1,7 +1,7 @@
 // What the theme's markup leaves out for readers who listen or use the keyboard.
 function reachable() {
-  // Code and output that scroll sideways can be reached by the tab key, others need not.
-  for (const pre of document.querySelectorAll('main pre'))
+  // What scrolls sideways (code, output, drawings on a phone) can be reached by the tab key, others need not.
+  for (const pre of document.querySelectorAll('main pre, main figure:has(> img[src$=".svg"])'))
     pre.tabIndex = pre.scrollWidth > pre.clientWidth ? 0 : -1;
 }
 document.addEventListener('DOMContentLoaded', () => {

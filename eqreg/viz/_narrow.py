@@ -6,11 +6,9 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+# Figures and axes are Any: matplotlib's annotations know neither a figure's headline nor what axes share.
 
 WIDTH = 3.55  # inches: 341 CSS pixels of the 343 that a page has on a phone of 375
 _FITS = 3.8  # a figure up to here is hardly shrunk
@@ -21,7 +19,7 @@ _GLYPH = 0.55 / 72  # and of a letter's width
 
 
 @contextmanager
-def narrowed(figure: Figure) -> Iterator[bool]:
+def narrowed(figure: Any) -> Iterator[bool]:
     """Arrange a figure for a phone, and back again.
 
     Pictures (axes without axis) stand two or three in a row, plots below each other; a row of the wide figure starts
@@ -48,10 +46,10 @@ def narrowed(figure: Figure) -> Iterator[bool]:
             step()
 
 
-def _arrange(figure: Figure, axes: list[Axes], undo: list[Callable[[], Any]]) -> None:
+def _arrange(figure: Any, axes: list[Any], undo: list[Callable[[], Any]]) -> None:
     size = figure.get_size_inches().copy()
     undo.append(partial(figure.set_size_inches, size))
-    rows: dict[int, dict[Any, list[Axes]]] = {}
+    rows: dict[int, dict[Any, list[Any]]] = {}
     for ax in axes:
         spec = ax.get_subplotspec()
         if ax.axison or ax.has_data() or ax.texts:
@@ -64,9 +62,9 @@ def _arrange(figure: Figure, axes: list[Axes], undo: list[Callable[[], Any]]) ->
     cells = max(len(row) for row in rows.values())
     wide = size[0] / max(1, max(ax.get_subplotspec().get_gridspec().ncols for ax in axes))
     columns = min(cells, max(2, int(WIDTH / min(wide, _PICTURE))))
-    lines: list[list[list[Axes]]] = []
+    lines: list[list[list[Any]]] = []
     for _, row in sorted(rows.items()):
-        line: list[list[Axes]] = []
+        line: list[list[Any]] = []
         for _, group in sorted(row.items()):
             if line and (
                 len(line) == columns or not _is_picture(group) or not _is_picture(line[0])
@@ -93,11 +91,11 @@ def _arrange(figure: Figure, axes: list[Axes], undo: list[Callable[[], Any]]) ->
     _readable(figure, undo)
 
 
-def _is_picture(group: list[Axes]) -> bool:
+def _is_picture(group: list[Any]) -> bool:
     return not group[0].axison
 
 
-def _height(line: list[list[Axes]], whole: float, columns: int) -> float:
+def _height(line: list[list[Any]], whole: float, columns: int) -> float:
     """Inches of a line: of plots as before, of pictures by their shape."""
     if not _is_picture(line[0]):
         spec = line[0][0].get_subplotspec()
@@ -117,7 +115,7 @@ def _height(line: list[list[Axes]], whole: float, columns: int) -> float:
     return tallest + title
 
 
-def _own_labels(ax: Axes, undo: list[Callable[[], Any]]) -> None:
+def _own_labels(ax: Any, undo: list[Callable[[], Any]]) -> None:
     """What shared axes leave to their neighbour, each needs where they no longer stand beside it."""
     for axis, sides in (
         (ax.xaxis, ("labelbottom", "labeltop")),
@@ -154,7 +152,7 @@ def _broken(text: str, letters: int) -> str:
     )
 
 
-def _readable(figure: Figure, undo: list[Callable[[], Any]]) -> None:
+def _readable(figure: Any, undo: list[Callable[[], Any]]) -> None:
     from matplotlib.text import Text
     from matplotlib.ticker import FixedFormatter, FuncFormatter
 

@@ -15,7 +15,7 @@ from ..extras import require
 from ._narrow import narrowed
 
 CSS_PIXELS_PER_INCH = 96
-PHONE = 600  # CSS pixels of a screen up to which the narrow form is shown; book/static/eqreg.css says it too
+PHONE = 600  # CSS pixels of a screen up to which the narrow form is shown; so does the style sheet
 _PNG_HEADER = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 2, 3  # dimensions of an image array
 _QUALITY = 88  # of WebP with losses, for photographs
@@ -55,8 +55,8 @@ class Drawing:
 
     def smaller(self, quality: int) -> Drawing:
         """The same with more loss, where that saves something."""
-        wide, narrow = (r and _less(r, quality) for r in (self.wide, self.narrow))
-        return Drawing(wide, narrow, self.width)
+        narrow = None if self.narrow is None else _less(self.narrow, quality)
+        return Drawing(_less(self.wide, quality), narrow, self.width)
 
     def tag(self, *, alt: str, style: str = "", extra: str = "") -> str:
         """The picture as HTML; ``style`` and ``extra`` go to the element around it."""
@@ -117,13 +117,17 @@ def _webp(png: bytes, photos: str) -> Raster:
     if photos:
         lossy = _encoded(image, quality=_QUALITY, method=4)
         data = lossy if len(lossy) < _WORTH * len(data) else data
-    return Raster(data, *image.size, photos)
+    return Raster(data, image.width, image.height, photos)
 
 
 def _less(raster: Raster, quality: int) -> Raster:
     image = require("PIL.Image", extra="tasks").open(io.BytesIO(raster.data)).convert("RGB")
     data = _encoded(image, quality=quality, method=4)
-    return raster if len(data) >= len(raster.data) else Raster(data, *image.size, raster.photos)
+    return (
+        raster
+        if len(data) >= len(raster.data)
+        else Raster(data, image.width, image.height, raster.photos)
+    )
 
 
 def _encoded(image: Any, **options: Any) -> bytes:

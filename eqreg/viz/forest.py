@@ -28,7 +28,7 @@ def forest(
 
     In each row a dot at the mean difference; above, thick, its 95 % interval over seeds by the pooled error;
     below, thin with ends, the one over test images; at the right the verdict. What lies within the margin of zero
-    is shaded. The dot of what is undecided is empty.
+    is shaded; the margin stands in the title. The dot of what is undecided is empty.
 
     Args:
         tasks: title -> contrasts of ``eqreg.measure.contrasts``, in the order from top to bottom.
@@ -76,7 +76,7 @@ def forest(
         ax.set_xlim(-1.1 * reach, 1.1 * reach)
         ax.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
         ax.set_yticks(range(len(rows)), [f"{c.a} − {c.b}" for c in rows], fontsize=_TEXT)
-        ax.set_title(f"{title}: {unit}, margin ±{margin:g}", fontsize=_TEXT + 1, loc="left")
+        ax.set_title(f"{title}, {unit} (±{margin:g})", fontsize=_TEXT + 1, loc="left")
         ax.tick_params(axis="x", labelsize=_TEXT)
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)

@@ -17,6 +17,12 @@ class Visit:
     console: list = field(default_factory=list)
     failed: list = field(default_factory=list)
     outside: list = field(default_factory=list)
+    weight: int = 0  # bytes that came before anybody scrolled
+
+
+WEIGHT = """['navigation', 'resource'].flatMap(kind => performance.getEntriesByType(kind))
+  .reduce((sum, e) => sum + e.encodedBodySize, 0)"""
+HEAVIEST = 2_000_000  # bytes
 
 
 def visit(browser, site, path, **options):
@@ -45,6 +51,7 @@ def visit(browser, site, path, **options):
     # MathJax typesets after loading, and only then are its fonts asked for.
     page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
     page.wait_for_load_state("networkidle")
+    seen.weight = page.evaluate(WEIGHT)
     return seen
 
 
@@ -54,6 +61,10 @@ def network_faults(seen):
         *(f"request failed: {text}" for text in seen.failed),
         *(f"request to another host: {url}" for url in seen.outside),
     ]
+
+
+def weight_faults(seen):
+    return [] if seen.weight <= HEAVIEST else [f"{seen.weight / 1e6:.2f} MB before scrolling"]
 
 
 MATHS = r"""() => {
@@ -124,7 +135,7 @@ def phone_faults(seen):
 
 
 PICTURE = """slider => JSON.stringify([...(slider.closest('figure') ?? slider.parentElement)
-  .querySelectorAll('img, canvas, svg')]
+  .querySelectorAll('img, canvas, svg, [role=img]')]
   .filter(e => e.checkVisibility())
   .map(e => (e.src ?? e.outerHTML) + getComputedStyle(e).clipPath))"""
 

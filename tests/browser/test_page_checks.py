@@ -40,6 +40,7 @@ FAULTS = [
     (checks.fold_name_faults, "<summary>", "<summary aria-label='Show code cell source'>"),
     (checks.first_screen_faults, "<figure>", "<figure style='margin-top:700px'>"),
     (checks.first_screen_faults, 'alt="a"', 'alt="a" style="display:none"'),
+    (checks.weight_faults, "<p>", "<!--" + 2_000_000 * "x" + "--><p>"),
     (checks.contrast_faults, "<p>", "<p style='color:#999'>"),
     (checks.contrast_faults, "<p>", "<p style='opacity:.4'>"),
 ]

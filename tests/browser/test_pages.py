@@ -36,6 +36,10 @@ def test_loads_without_errors_and_without_other_hosts(seen):
     assert not checks.network_faults(seen)
 
 
+def test_is_light(seen):
+    assert not checks.weight_faults(seen)
+
+
 def test_maths_is_typeset(seen):
     assert not checks.maths_faults(seen)
 

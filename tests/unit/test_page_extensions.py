@@ -6,6 +6,7 @@ import sys
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
@@ -17,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXTENSIONS = str(ROOT / "book" / "scripts" / "ext")
 sys.path.insert(0, EXTENSIONS)
 import chapters  # noqa: E402
+import front  # noqa: E402
+import light  # noqa: E402
 import live  # noqa: E402
 import plain_text  # noqa: E402
 import sharing  # noqa: E402
@@ -205,3 +208,46 @@ def test_a_page_says_what_it_is_where_it_is_shared():
     assert 'property="og:image" content="https://a.b/card.png"' in whole
     tree.children = [nodes.paragraph("", "word " * 100)]
     assert len(sharing.description(tree)) <= sharing.LONGEST + 2
+
+
+def test_pictures_become_files_once_and_photographs_a_second_picture(tmp_path):
+    from eqreg import viz
+
+    figure, axes = viz.subplots(1, 2, size=(3.6, 2))
+    axes[0].imshow([[0, 1]])
+    html = viz.show(figure, alt="one of two").html
+    body = light.files_for_data(html + html, tmp_path / "drawn", "../_static/drawn")
+    (file,) = (tmp_path / "drawn").iterdir()
+    assert file.read_bytes()[8:12] == b"WEBP"
+    assert body.count(f'src="../_static/drawn/{file.name}"') == 2 and "base64" not in body
+    body = light.photographs_twice(body)
+    assert body.count('class="photos" aria-hidden="true" style="--wide:polygon(') == 2
+    assert body.count(file.name) == 4
+    plain = viz.show(viz.subplots(size=(3, 2))[0], alt="a plot").html
+    assert light.photographs_twice(plain) == plain
+    assert 'class="drawn photograph"' in light.photographs_twice(viz.show(np.eye(2), alt="a").html)
+
+
+def test_pages_get_the_icons_that_stand_on_them():
+    theme = Path(pytest.importorskip("pydata_sphinx_theme").__file__).parent
+    (place,) = theme.glob("theme/*/static/vendor/fontawesome/*")
+    css = (place / "css" / "all.min.css").read_text(encoding="utf8")
+    fonts = {f: (place / "webfonts" / f"{f}.ttf").read_bytes() for f in light.FONTS}
+    cut = light.icons(css, {"fa-bars", "fa-github", "fa-no-icon"}, fonts)
+    assert len(cut) < 40_000 < len(css)
+    assert ".fa-bars:before" in cut and ".fa-github:before" in cut and "fa-xmark" not in cut
+    assert cut.count("@font-face") == 2  # nothing of the regular ones is used
+
+
+def test_the_front_page_says_what_chapter_9_says():
+    """Its answers on rain are the four of chapter 9, by the same rows and the same margin."""
+    found, stamp = front.answers("rain", "psnr")
+    assert [c.b for c in found] == ["pairs", "augmentation", "strict, equal size", "plain"]
+    assert len(stamp["seeds"]) >= 3
+    html = front.result()
+    assert all(title in html for title in front.TASKS)
+    verdicts = [c.verdict for about in front.TASKS.values() for c in front.answers(*about)[0]]
+    assert (
+        f"{verdicts.count('loss')} losses" in html
+        and f"{verdicts.count('undecided')} undecided" in html
+    )

@@ -30,7 +30,7 @@ def thick(ax):
 
 def test_every_task_has_its_panel_rows_and_words():
     rain, digits = drawn().axes
-    assert rain.get_title(loc="left") == "rain: dB, margin ±0.15"
+    assert rain.get_title(loc="left") == "rain, dB (±0.15)"
     assert [t.get_text() for t in rain.get_yticklabels()] == [
         "eqreg − pairs", "eqreg − augmentation", "eqreg − strict-equal",
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def test_both_intervals_and_the_margin_are_where_they_belong():
         assert (box.x0, box.x1) == pytest.approx((-margin, margin))
         low, high = ax.get_xlim()
         assert low == -high and high > margin
-    assert digits.get_title(loc="left") == "digits: points, margin ±0.5"
+    assert digits.get_title(loc="left") == "digits, points (±0.5)"
 
 
 def test_what_is_undecided_is_told_apart_without_colours():

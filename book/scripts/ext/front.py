@@ -52,9 +52,13 @@ def result():
 
     found = {title: answers(*about) for title, about in TASKS.items()}
     counts = Counter(c.verdict for rows, _ in found.values() for c in rows)
-    told = ", ".join(
-        f"{counts[v]} {v}" for v in ("gain", "loss", "equivalent", "undecided") if counts[v]
-    )
+    words = {
+        "gain": "gains",
+        "loss": "losses",
+        "equivalent": "equivalent",
+        "undecided": "undecided",
+    }
+    told = ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items())
     stamps = [stamp for _, stamp in found.values()]
     dates = sorted({stamp["date"] for stamp in stamps})
     seeds = sorted({len(stamp["seeds"]) for stamp in stamps})
