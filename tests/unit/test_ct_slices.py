@@ -241,8 +241,11 @@ def test_nothing_usable_is_an_error(dicom, tmp_path, capsys):
     assert "found no file or folder" in capsys.readouterr().err
     assert main(["ct", "simulate", "phantoms:none", *out]) == 2
     assert (
-        "expected phantoms:N with N of at least 1, got 'phantoms:none'" in capsys.readouterr().err
+        "expected phantoms:N with N from 1 to 99999, got 'phantoms:none'" in capsys.readouterr().err
     )
+    for count in ("0", "-1", "9" * 20, "\N{SUPERSCRIPT TWO}", ""):
+        assert main(["ct", "simulate", f"phantoms:{count}", *out]) == 2
+        assert "expected phantoms:N with N from 1 to 99999" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

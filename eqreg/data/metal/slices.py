@@ -25,6 +25,7 @@ from ..phantoms import REGIONS, phantom
 
 # What the image of a phantom shows, and its pixels per side.
 _PHANTOM_MM, _PHANTOM_SIZE = 400.0, 416
+_MOST_DIGITS = 5
 _NIFTI = (".nii", ".nii.gz")
 # Inside pydicom's wheel: lossless, and readable with Pillow alone.
 _BUNDLED = ("J2K_pixelrep_mismatch.dcm", "CT_small.dcm")
@@ -237,8 +238,11 @@ def _volume(path: str) -> np.ndarray[Any, Any]:
 
 def _phantoms(place: str) -> list[_Found]:
     count = place.partition(":")[2]
-    if not count.isdigit() or int(count) < 1:
-        raise ValueError(f"expected phantoms:N with N of at least 1, got {place!r}")
+    # Digits first: int() of very many of them is slow.
+    if not count.isdecimal() or len(count) > _MOST_DIGITS or int(count) < 1:
+        raise ValueError(
+            f"expected phantoms:N with N from 1 to {10**_MOST_DIGITS - 1}, got {place!r}"
+        )
     pixel = _PHANTOM_MM / _PHANTOM_SIZE
     names = [f"phantom {i}, {REGIONS[i % len(REGIONS)]}" for i in range(int(count))]
     return [
