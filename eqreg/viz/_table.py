@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +12,8 @@ from typing import Any
 
 _LONG = 8  # rows; a longer table can be sorted by a click on a column's name
 _MISSING = "–"
+# A text that begins with a number and goes on with its interval is sorted, and stands, as a number.
+_LEADING = re.compile(r"[+−-]?\d+(\.\d+)?(?=$| [(±])")
 
 # All there is to run, in the button itself, as in `explore`: it survives where scripts are moved.
 # Rows carry the numbers to sort by, so that "27.3 ± 0.1" is sorted as 27.3; missing values go last.
@@ -135,11 +138,13 @@ def _number(value: Any, spec: str) -> str:
 
 
 def _key(value: Any) -> str | float:
-    """What a cell is sorted by: a number, a text, or "" if it has no value."""
+    """What a cell is sorted by: a number (of "27.3 (+0.1)" the first), a text, or "" if it has no value."""
     if _missing(value) or (_pair(value) and _missing(value[0])):
         return ""
     if _pair(value):
         return float(value[0])
+    if isinstance(value, str) and (number := _LEADING.match(value)):
+        return float(number[0].replace("−", "-"))
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) else str(value)
 
 

@@ -49,6 +49,13 @@ def test_numbers_stand_right_and_carry_what_they_are_sorted_by():
     ]  # fmt: skip
 
 
+def test_texts_that_begin_with_a_number_stand_as_numbers():
+    cells = ["9.5 (+0.1 ± 0.2)", "−10.2 ± 0.1", "7"]
+    html = table([{"method": "16 patches", "gain": c, "rates": "0.1, 1"} for c in cells]).html
+    keys = re.findall(r'data-key="([^"]*)" style="text-align:right', html)
+    assert keys == ["9.5", "-10.2", "7.0"]
+
+
 @pytest.mark.parametrize("rows, buttons", [(8, 0), (9, 2)])
 def test_only_long_tables_are_sorted(rows, buttons):
     made = table([{"n": i, "square": i * i} for i in range(rows)])
