@@ -40,7 +40,7 @@ CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup fresh book serve test lint types unit fuzz notebooks browser colab-check zoo bench artifacts gpu sync lock repository npm wheel clean
+.PHONY: help setup fresh book serve test lint types unit fuzz notebooks browser pdf colab-check zoo bench artifacts gpu sync lock repository npm wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ notebooks: fresh ## execute every notebook; its asserts are the tests, its outpu
 browser: book ## open the built pages in Chromium
 	@echo "== browser =="
 	$(BIN)/pytest $(DEAREST) -n $(WORKERS) --dist loadscope tests/browser
+
+pdf: book ## the whole book as _build/eqreg.pdf, printed by Chromium
+	$(BIN)/python book/scripts/pdf.py
 
 colab-check: wheel ## all notebooks with the newest packages and our wheel; NOTEBOOKS="notebooks/06*.ipynb"
 	@echo "== colab-check =="

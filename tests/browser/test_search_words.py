@@ -26,7 +26,7 @@ def page(browser, tmp_path_factory):
     "tex, shown",
     [
         (r"\(\lambda\ne 0\)", "λ≠ 0"),
-        (r"\[\lVert f(g\cdot x)\rVert^2\]", "‖f(g·x)‖^2"),
+        (r"\[\lVert f(g\cdot x)\rVert^2\]", "‖ f(g· x)‖^2"),
         (r"\(\mathcal{Q}f\)", "Qf"),
         (r"\(\rho(g)\,e_h = e_{gh}\)", "ρ(g) e_h = e_gh"),
     ],
