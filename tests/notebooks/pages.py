@@ -2,16 +2,22 @@
 
 ``pytest -p tests.notebooks.pages --keep-pages _build/.jupyter_cache --nbval-lax notebooks``. A
 notebook of which every cell passed goes into the execution cache in which Jupyter Book looks
-before it executes anything; one that failed does not, and the book would execute it again.
+before it executes anything; one that failed does not, and the book would execute it again. A cell that
+prints columns which a page would break fails too: they are for `viz.table`.
 """
 
 import copy
+import re
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
+
+# Characters that fit between the side bars of a screen 1400 pixels wide. Sentences wrap there, columns must not.
+WIDEST_PRINTED = 100
+COLUMNS = re.compile(r"\S {2,}\S.* {2,}\S")
 
 
 def pytest_addoption(parser):
@@ -38,6 +44,9 @@ class Pages:
         report = yield
         if call.when == "call" and hasattr(item, "test_outputs"):
             self.seconds[item.parent] += call.duration
+            if report.passed and (lines := too_wide(item.test_outputs)):
+                report.outcome = "failed"
+                report.longrepr = f"columns wider than {WIDEST_PRINTED} characters: {lines}"
             if report.passed:
                 self.outputs[item.parent][item.cell_num] = item.test_outputs
         return report
@@ -54,6 +63,17 @@ class Pages:
             data = {"execution_seconds": self.seconds[file]}
             bundle = CacheBundleIn(executed, str(file.path), data=data)
             get_cache(str(self.folder)).cache_notebook_bundle(bundle, overwrite=True)
+
+
+def too_wide(outputs):
+    """Lines of plain text in columns, printed or shown, that a page would break."""
+    texts = [
+        output.get("text", "") or output.get("data", {}).get("text/plain", "")
+        for output in outputs
+        if "text/html" not in output.get("data", {})
+    ]
+    lines = (line.strip() for text in texts for line in text.splitlines())
+    return [line for line in lines if len(line) > WIDEST_PRINTED and COLUMNS.search(line)]
 
 
 def with_outputs(notebook, outputs):

@@ -18,7 +18,8 @@ def kept(request, tmp_path_factory):
     if request.param:
         pytest.importorskip("xdist")
     folder = tmp_path_factory.mktemp("pages")
-    for name, last in (("good", "2 + 2"), ("bad", "1 / 0")):
+    wide = "print('column  ' * 15)"
+    for name, last in (("good", "print('word ' * 30)\n2 + 2"), ("bad", "1 / 0"), ("wide", wide)):
         cells = [new_code_cell("print('one')"), new_code_cell(last)]
         metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
         nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
@@ -29,7 +30,7 @@ def kept(request, tmp_path_factory):
         capture_output=True,
         text=True,
     )
-    assert "1 failed, 3 passed" in done.stdout, done.stdout + done.stderr
+    assert "2 failed, 4 passed" in done.stdout, done.stdout + done.stderr
     return folder, get_cache(str(folder / "cache"))
 
 
@@ -37,13 +38,14 @@ def test_a_notebook_that_passed_is_not_executed_again(kept):
     folder, cache = kept
     read = nbformat.read(folder / "good.ipynb", as_version=4)
     record, notebook = cache.merge_match_into_notebook(read)
-    first, second = (cell.outputs[0] for cell in notebook.cells)
+    first, second = (cell.outputs[-1] for cell in notebook.cells)
     assert first.text == "one\n" and second.data["text/plain"] == "4"
     assert cache.get_cache_record(record).data["execution_seconds"] > 0
 
 
-def test_a_notebook_that_failed_is(kept):
+def test_a_notebook_that_failed_or_prints_too_wide_is(kept):
     folder, cache = kept
-    with pytest.raises(KeyError):
-        cache.match_cache_notebook(nbformat.read(folder / "bad.ipynb", as_version=4))
+    for name in ("bad", "wide"):
+        with pytest.raises(KeyError):
+            cache.match_cache_notebook(nbformat.read(folder / f"{name}.ipynb", as_version=4))
     assert len(cache.list_cache_records()) == 1

@@ -25,6 +25,7 @@ SECTIONS = (
     "References",
 )
 LONGEST_CELL = 15  # lines; more does not fit beside an explanation
+WIDEST_LINE = 100  # columns; more scrolls between the side bars of a screen 1400 pixels wide
 FEWEST_EXERCISES = 4
 MARKDOWN_IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\(")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>")
@@ -117,6 +118,11 @@ def cell_problems(cell):
             yield f"stored output below {first!r}; run book/scripts/sync.py"
         if cell["execution_count"] is not None:
             yield f"stored execution count at {first!r}; run book/scripts/sync.py"
+    for line in source(cell).splitlines():
+        if (
+            len(line) > WIDEST_LINE and "%pip" not in line
+        ):  # the pip line is cut to a sentence on pages
+            yield f"{len(line)} columns in {line.strip()[:50]!r}, expected at most {WIDEST_LINE}"
     # Setup is a list of imports: nobody reads it beside an explanation.
     if not {"hide-input", "solution", "setup"} & set(tags(cell)):
         lines = len(source(cell).splitlines())
@@ -244,6 +250,10 @@ def long_cell(chapter):
     chapter["cells"].append(cell("code", "x = 1\n" * (LONGEST_CELL + 1), "new"))
 
 
+def wide_line(chapter):
+    chapter["cells"].append(cell("code", "x = 1  # " + "wide " * 20, "new"))
+
+
 def image_without_alt(chapter):
     chapter["cells"][3]["source"] += "\n\n![](picture.png)"
 
@@ -304,6 +314,7 @@ def test_a_good_chapter_passes():
         repeat_an_id,
         store_an_output,
         long_cell,
+        wide_line,
         image_without_alt,
         html_image_without_alt,
         solution_without_assert,
