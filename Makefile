@@ -40,7 +40,7 @@ CODE_HASH = $(shell (echo $(EQREG_MODE) $(EQREG_DATA) $(CODE); git hash-object $
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the order of `test` is meant
-.PHONY: help setup fresh book serve test lint types unit fuzz notebooks browser pdf colab-check zoo bench artifacts gpu sync lock repository npm wheel clean
+.PHONY: help setup fresh book serve test lint types unit fuzz notebooks browser pdf book2 colab-check zoo bench artifacts gpu sync lock repository npm wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -118,6 +118,13 @@ browser: book ## open the built pages in Chromium
 
 pdf: book ## the whole book as _build/eqreg.pdf, printed by Chromium
 	$(BIN)/python book/scripts/pdf.py
+
+# In folders of its own: Jupyter Book 2 would write over _build/html, and its theme comes from api.mystmd.org.
+book2: setup ## the pages with Jupyter Book 2 (needs node and the network), outside of `test`
+	@command -v node >/dev/null || { echo "node is not here, and Jupyter Book 2 runs on it" >&2; exit 1; }
+	@test -e .venv/book2/jupyter_book || $(INSTALL) --no-deps --target .venv/book2 "jupyter-book==2.1.7"
+	@rm -rf _build/book2 && mkdir -p _build/book2 && cp -r book notebooks CHANGELOG.md myst.yml _build/book2 && rm -rf _build/book2/book/web
+	cd _build/book2 && PYTHONPATH=$(CURDIR)/.venv/book2 $(CURDIR)/$(BIN)/python -m jupyter_book build --html
 
 colab-check: wheel ## all notebooks with the newest packages and our wheel; NOTEBOOKS="notebooks/06*.ipynb"
 	@echo "== colab-check =="

@@ -6,7 +6,8 @@
 
 Sources: `repository` in _config.yml (address, branch) and `version` in pyproject.toml. Derived:
 Colab badges and the pip line of the notebooks' setup cells, our addresses in the files and pages
-below, the version in CITATION.cff. Numbers in prose that are marked come from artifacts/ (stated.py
+below, the version in CITATION.cff, the minutes that a chapter takes to read, the contents for Jupyter
+Book 2 (myst.yml). Numbers in prose that are marked come from artifacts/ (stated.py
 says how). Notebooks are also normalised (no outputs, no execution counts,
 no metadata that editors leave behind), so that a diff shows what an author changed.
 """
@@ -19,6 +20,8 @@ import re
 import sys
 from pathlib import Path
 
+import minutes
+import myst
 import stated
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +100,9 @@ def normalise(text: str, name: str, url: str, branch: str, old: str, root: Path 
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
         cell["source"] = lines.rstrip().splitlines(keepends=True)
+    for head in notebook["cells"][:1]:
+        text = minutes.rewrite("".join(head["source"]), notebook["cells"])
+        head["source"] = text.splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
@@ -114,6 +120,8 @@ def derive(root: Path) -> dict[Path, str]:
             wanted[path] = rewrite_links(path.read_text(encoding="utf8"), old, url, branch)
     for path in sorted(root.glob("notebooks/*.ipynb")):
         wanted[path] = normalise(path.read_text(encoding="utf8"), path.name, url, branch, old, root)
+    if (root / "myst.yml").exists():
+        wanted[root / "myst.yml"] = myst.contents(root)
     citation = root / "CITATION.cff"
     if citation in wanted:
         line = f"version: {source(project, 'version')}"

@@ -79,6 +79,10 @@ def head_problems(notebook, name):
         yield "the first cell has no Colab badge for this notebook"
     if not (re.search(r"\bCPU\b", head) and re.search(r"\bGPU\b", head)):
         yield "the first cell does not state the time on CPU and GPU"
+    if not re.search(
+        r"Reading: about \d+ min · Needs: .+ · \[Further reading\]\(#references\)$", head
+    ):
+        yield "the first cell does not end in reading time, prerequisites and further reading"
 
 
 def section_problems(texts):
@@ -210,7 +214,7 @@ def good_chapter():
     head = (
         "# 1. Title\n\n> Why?\n\n"
         "[![Open in Colab](b.svg)](https://colab.research.google.com/x/notebooks/01_x.ipynb)\n"
-        "CPU 10 s · GPU 5 s"
+        "CPU 10 s · GPU 5 s · Reading: about 5 min · Needs: chapter 0 · [Further reading](#references)"
     )
     parts = [("markdown", head, {})]
     for section in SECTIONS:
@@ -252,6 +256,11 @@ def long_cell(chapter):
 
 def wide_line(chapter):
     chapter["cells"].append(cell("code", "x = 1  # " + "wide " * 20, "new"))
+
+
+def no_prerequisites(chapter):
+    head = chapter["cells"][0]
+    head["source"] = head["source"].replace("Needs: chapter 0 · ", "")
 
 
 def image_without_alt(chapter):
@@ -315,6 +324,7 @@ def test_a_good_chapter_passes():
         store_an_output,
         long_cell,
         wide_line,
+        no_prerequisites,
         image_without_alt,
         html_image_without_alt,
         solution_without_assert,

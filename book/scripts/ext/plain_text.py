@@ -112,6 +112,8 @@ def plain(text, name, facts, numbers):
     text = STATEMENT.sub(lambda match: statement(match, numbers), text + "\n")
     text = CITATION.sub(lambda match: cited(match, facts.works), text)
     text = REFERENCE.sub(lambda match: referred(match, name, facts.labels), text)
+    # Places within a notebook have no address in Colab.
+    text = text.replace("[Further reading](#references)", "Further reading: at the end")
     return ROLE.sub(r"\1", text).rstrip("\n")
 
 

@@ -4,6 +4,8 @@ With one count, "Proposition 31" is found between 30 and 32, whatever these are.
 ``{statement-index}`` lists all in the order of the book.
 """
 
+import re
+
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
@@ -36,6 +38,15 @@ def statements(env) -> list[tuple[int, str, str, str, nodes.title]]:
     return sorted(found, key=lambda entry: entry[0])
 
 
+def without_brackets(title: nodes.title) -> list[nodes.Node]:
+    """The words of a statement's title, which sphinx_proof puts in brackets behind the number."""
+    words = [child.deepcopy() for child in title.children]
+    for place, pattern in ((0, r"^\s*\("), (-1, r"\)\s*$")):
+        if words and isinstance(words[place], nodes.Text):
+            words[place] = nodes.Text(re.sub(pattern, "", words[place].astext()))
+    return words
+
+
 class FillIndex(SphinxPostTransform):
     default_priority = 8  # before references and formulas of the titles are resolved
 
@@ -44,12 +55,12 @@ class FillIndex(SphinxPostTransform):
             body = nodes.tbody()
             for number, kind, page, place, title in statements(self.env):
                 address = self.app.builder.get_relative_uri(self.env.docname, page)
-                name = f"{kind.capitalize()} {number}"
+                name = f"{kind.capitalize()}\u00a0{number}"
                 link = nodes.reference("", name, refuri=f"{address}#{place}", internal=True)
                 chapter = nodes.reference(
                     "", self.env.titles[page].astext(), refuri=address, internal=True
                 )
-                words = [child.deepcopy() for child in title.children]
+                words = without_brackets(title)
                 cells = [[link], words, [chapter]]
                 body += nodes.row(
                     "", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells)
