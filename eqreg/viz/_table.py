@@ -125,7 +125,9 @@ def _text(value: Any, spec: str, column: str) -> str:
         mean, half = value
         if _missing(mean):
             return _MISSING
-        return _number(mean, spec) + ("" if _missing(half) else f" ± {_number(half, spec)}")
+        return _number(mean, spec) + (
+            "" if _missing(half) else f" ± {_number(half, spec.lstrip('+'))}"
+        )
     raise TypeError(
         f"column {column!r}: expected a text, a number, a pair (mean, half_width) or None, got {value!r}"
     )

@@ -68,6 +68,10 @@ def test_numbers_of_numpy_and_torch_are_numbers():
     assert shown(made)[1] == ["0.5", "3", "2"]
 
 
+def test_a_sign_is_the_means_alone():
+    assert shown(table([{"gain": (0.23, 0.11)}], formats={"gain": "+.2f"}))[1] == ["+0.23 ± 0.11"]
+
+
 def test_exponents_keep_their_minus():
     assert shown(table([{"a": "x", "error": 1e-9}], formats={"error": ".0e"}))[1][1] == "1e-09"
 
