@@ -1,15 +1,29 @@
-// Four networks of chapter 13 on the reader's own photograph. Everything happens in this page: no
+// Networks of chapters 13 and 15, four of each, on the reader's own photograph. Everything happens in this page: no
 // picture leaves it, and nothing below is loaded before a click asks for it.
 
 const SIDE = 256;
 const FRACTIONS = [0.5, 0.75, 1];  // of the longest streak, as in eqreg.physics.rain
 const LENGTH = 14, WIDTH = 1.2, BRIGHTEST = 0.45;
-const SETTINGS = [
-  // name, label, min, max, step, start, unit
-  ['density', 'Drops per 100 pixels', 0, 3, 0.1, 1, ''],
-  ['angle', 'Rain falls at', -90, 90, 5, 10, '°'],
-  ['turn', 'Turn what the networks see by', 0, 270, 90, 0, '°'],
-];
+const TURN = ['turn', 'Turn what the networks see by', 0, 270, 90, 0, '°'];
+// What a photograph suffers. Settings: name, label, min, max, step, start, unit.
+const DAMAGES = {
+  rain: {
+    name: 'rain', before: 'the photograph in rain', now: 'In the rain', none: 'There is no rain',
+    settings: [
+      ['density', 'Drops per 100 pixels', 0, 3, 0.1, 1, ''],
+      ['angle', 'Rain falls at', -90, 90, 5, 10, '°'], TURN],
+    apply: (clean, v) => addRain(clean, v.density, v.angle),
+    absent: v => !v.density,
+  },
+  inpainting: {
+    name: 'dead pixels, few photons', before: 'the photograph as it was measured', now: 'As measured',
+    settings: [
+      ['keep', 'Pixels that live', 30, 100, 5, 70, ' %'],
+      ['photons', 'Photons in a white pixel', 5, 100, 5, 20, ''], TURN],
+    apply: (clean, v) => measure(clean, v.keep / 100, v.photons),
+    absent: () => false,
+  },
+};
 
 // The same drops for the same settings, so that a change on the page is a change of the setting.
 function random(seed) {
@@ -37,6 +51,16 @@ function addRain(clean, density, degrees) {
       }
   }
   return x.map(v => Math.min(1, v));
+}
+
+// Dead pixels are black; the others count photons, whose number follows Poisson's law (by Knuth's method).
+function measure(clean, keep, photons) {
+  const alive = random(2), arrives = random(3);
+  return clean.map(v => {
+    let count = -1;
+    for (let product = 1; product > Math.exp(-v * photons); product *= arrives()) count++;
+    return alive() < keep ? count / photons : 0;
+  });
 }
 
 // Counter-clockwise, as rotate(x, k).
@@ -91,11 +115,13 @@ export async function start(figure) {
   ort.env.wasm.wasmPaths = place.href;
   ort.env.wasm.numThreads = 1;
   const about = await (await fetched(new URL('networks.json', place))).json();
-  const networks = [];
-  for (const {name, file} of about.networks) {
-    const bytes = new Uint8Array(await (await fetched(new URL(file, place))).arrayBuffer());
-    networks.push({name, session: await ort.InferenceSession.create(bytes)});
-  }
+  const sessions = {};  // of a damage, once it was chosen
+  const load = async kind => sessions[kind] ??= await Promise.all(
+    about.networks[kind].map(async ({file}) => {
+      const bytes = new Uint8Array(await (await fetched(new URL(file, place))).arrayBuffer());
+      return ort.InferenceSession.create(bytes);
+    }));
+  const networks = about.networks.rain.map(({name}) => ({name}));
   const restore = async (session, x) => {
     const out = await session.run({x: new ort.Tensor('float32', x, [1, 1, SIDE, SIDE])});
     return out[session.outputNames[0]].data;
@@ -109,22 +135,23 @@ export async function start(figure) {
       `<div><b></b> <span></span></div>`;
     pane.querySelector('b').textContent = network.name;
     [network.before, network.after] = pane.querySelectorAll('canvas');
-    network.before.ariaLabel = 'the photograph in rain';
     network.after.ariaLabel = `restored by ${network.name}`;
     network.note = pane.querySelector('span');
     panes.append(pane);
   }
 
   const controls = figure.querySelector('.controls'), values = {};
-  let clean = null, busy = false, again = false;
+  let clean = null, busy = false, again = false, kind = 'rain';
 
   async function update() {
     if (!clean) return;
     if (busy) { again = true; return; }
     busy = true;
     figure.dataset.state = 'busy';
-    const began = performance.now(), quarters = values.turn / 90;
-    const x = turned(addRain(clean, values.density, values.angle), quarters);
+    const damage = DAMAGES[kind], now = {...values};
+    (await load(kind)).forEach((session, i) => { networks[i].session = session; });
+    const began = performance.now(), quarters = now.turn / 90;
+    const x = turned(damage.apply(clean, now), quarters);
     const truth = turned(clean, quarters), further = turned(x, 1);
     for (const network of networks) {
       network.y = await restore(network.session, x);
@@ -134,8 +161,8 @@ export async function start(figure) {
       paint(network.after, network.y);
     }
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
-    const rain = values.density ? `In the rain ${psnr(x, truth).toFixed(1)} dB` : 'There is no rain';
-    state.textContent = `${rain}. Four restorations in ${seconds} s.`;
+    const told = damage.absent(now) ? damage.none : `${damage.now} ${psnr(x, truth).toFixed(1)} dB`;
+    state.textContent = `${told}. Four restorations in ${seconds} s.`;
     for (const network of again ? [] : networks) {
       const z = await restore(network.session, further);
       const error = squares(z, turned(network.y, 1)) / squares(network.y);
@@ -163,8 +190,13 @@ export async function start(figure) {
   const own = document.createElement('label');
   own.innerHTML = '<span>or your own (or drop one here)</span><input type="file" accept="image/*">';
   own.querySelector('input').onchange = event => event.target.files[0] && take(event.target.files[0]);
-  controls.append(choose, own);
-  for (const [name, label, min, max, step, value, unit] of SETTINGS) {
+  const damages = document.createElement('label');
+  damages.innerHTML = '<span>Its damage</span><select name="damage"></select>';
+  for (const key of Object.keys(about.networks))
+    damages.querySelector('select').add(new Option(DAMAGES[key].name, key));
+  const settings = document.createElement('div');
+  controls.append(choose, own, damages, settings);
+  function offer([name, label, min, max, step, value, unit]) {
     const row = document.createElement('label');
     row.innerHTML = `<span>${label}</span><input type="range" name="${name}" min="${min}" max="${max}" ` +
       `step="${step}" value="${value}" autocomplete="off"><output>${value}${unit}</output>`;
@@ -174,10 +206,22 @@ export async function start(figure) {
       row.querySelector('output').value = event.target.value + unit;
       update();
     };
-    controls.append(row);
+    settings.append(row);
   }
+  function suffer() {
+    settings.replaceChildren();
+    Object.keys(values).forEach(name => delete values[name]);
+    DAMAGES[kind].settings.forEach(offer);
+    networks.forEach(network => { network.before.ariaLabel = DAMAGES[kind].before; });
+  }
+  suffer();
+  damages.querySelector('select').onchange = event => {
+    kind = event.target.value;
+    suffer();
+    update();
+  };
   const line = document.createElement('label');
-  line.innerHTML = '<span>rain</span><input type="range" value="50" aria-label="rain to restored">' +
+  line.innerHTML = '<span>damaged</span><input type="range" value="50" aria-label="damaged to restored">' +
     '<span>restored</span>';
   const move = at => figure.style.setProperty('--at', `${at}%`);
   line.querySelector('input').oninput = event => move(event.target.value);

@@ -1,5 +1,7 @@
 """The page whose networks run on a reader's photograph, with every other host cut off."""
 
+import re
+
 import page_checks as checks
 import pytest
 from test_pages import HTML, site  # noqa: F401
@@ -46,14 +48,16 @@ def change(seen, name, value):
     return notes(seen)
 
 
-def in_the_rain(seen):
-    return float(seen.page.locator(".try-it [role=status]").inner_text().split()[3])
+def damaged(seen):
+    """PSNR of what the networks start from."""
+    words = seen.page.locator(".try-it [role=status]").inner_text()
+    return float(re.match(r"(?:In the rain|As measured) ([\d.]+) dB", words)[1])
 
 
 def test_four_networks_restore_and_only_the_plain_one_minds_the_turn(live):
     upright = notes(live)
     assert list(upright) == ["plain", "augmentation", "strict", "EQ-Reg"]
-    assert all(decibel > in_the_rain(live) + 5 for decibel, _ in upright.values())
+    assert all(decibel > damaged(live) + 5 for decibel, _ in upright.values())
     turned = change(live, "turn", 90)
     assert turned["plain"][0] < upright["plain"][0] - 5
     assert turned["strict"][0] == pytest.approx(upright["strict"][0], abs=0.11)
@@ -82,6 +86,26 @@ def test_takes_the_readers_own_picture_and_says_so_if_it_cannot(live, tmp_path):
     (tmp_path / "no.png").write_text("no picture")
     live.page.locator(".try-it input[type=file]").set_input_files(tmp_path / "no.png")
     live.page.wait_for_selector("text=no picture that the browser can read")
+
+
+def test_dead_pixels_are_filled_whichever_way_the_picture_stands(live):
+    """Chapter 15's networks: they come when they are asked for, and neither photons nor pixels know directions."""
+    assert not any("inpainting" in name for name in loaded(live))
+    live.page.locator(".try-it select[name=damage]").select_option("inpainting")
+    live.page.wait_for_timeout(50)
+    ready(live)
+    assert sum("inpainting" in name for name in loaded(live)) == 4
+    upright = notes(live)
+    assert all(decibel > damaged(live) + 5 for decibel, _ in upright.values())
+    assert upright["strict"][1] < 1e-9 < upright["EQ-Reg"][1] < upright["plain"][1]
+    turned = change(live, "turn", 90)
+    assert turned["strict"][0] == pytest.approx(upright["strict"][0], abs=0.11)
+    fewer = change(live, "photons", 5)
+    assert all(fewer[name][0] < turned[name][0] for name in fewer)
+    live.page.locator(".try-it select[name=damage]").select_option("rain")
+    live.page.wait_for_timeout(50)
+    ready(live)
+    assert damaged(live) < 25
 
 
 def test_is_quick_sends_nothing_and_meets_no_error(live):

@@ -2,10 +2,12 @@
 
 ``{turned-rain}``  a photograph in rain, restored by four networks of chapter 13, to turn and to wipe;
                    drawn when the book is built.
-``{try-it}``       the same networks on the reader's photograph, run by onnxruntime-web. It is fetched from
-                   npm by `make npm`; without it the directive says so, and the page keeps what is drawn.
+``{try-it}``       the same networks, and those of chapter 15, on the reader's photograph, run by onnxruntime-web.
+                   It is fetched from npm by `make npm`; without it the directive says so, and the page keeps
+                   what is drawn.
 
-What a click loads lies in ``_static/try``: the runtime, four networks as ONNX files, three photographs.
+What a click loads lies in ``_static/try``: the runtime, four networks as ONNX files, three photographs; four
+networks more when the reader changes from rain to dead pixels.
 """
 
 import io
@@ -24,6 +26,11 @@ NETWORKS = {
     "augmentation": "augmentation-C4",
     "strict": "strict-C4",
     "EQ-Reg": "eqreg-C4",
+}
+# What a photograph suffers -> name of a network -> its row; all of inpainting's know of quarters.
+DAMAGES = {
+    "rain": NETWORKS,
+    "inpainting": {name: row.removesuffix("-C4") for name, row in NETWORKS.items()},
 }
 PHOTOGRAPHS = {"rocket": "a rocket", "flower": "a flower", "gravel": "gravel"}
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -137,10 +144,15 @@ def write_files(app, error):
     place.mkdir(exist_ok=True)
     for name in RUNTIME:
         shutil.copy2(runtime(app) / name, place / name)
-    about = {"networks": [], "photographs": []}
-    for name, row in NETWORKS.items():
-        export(load_pretrained(f"rain/{row}"), place / f"{row}.onnx")
-        about["networks"].append({"name": name, "file": f"{row}.onnx"})
+    about = {"networks": {damage: [] for damage in DAMAGES}, "photographs": []}
+    for damage, networks in DAMAGES.items():
+        for name, row in networks.items():
+            file = f"{damage}-{row}.onnx"
+            # Ten seconds each; `make book` empties the folder when weights or the library have changed.
+            made = place / file
+            if not made.exists() or made.stat().st_mtime < Path(__file__).stat().st_mtime:
+                export(load_pretrained(f"{damage}/{row}"), made)
+            about["networks"][damage].append({"name": name, "file": file})
     for key, name in PHOTOGRAPHS.items():
         pixels = (photographs("test", size=256)[key][0] * 255).round().byte().numpy()
         file = io.BytesIO()
