@@ -22,7 +22,12 @@ from bs4 import BeautifulSoup, Tag
 
 ROOT = Path(__file__).resolve().parents[2]
 # What only a screen has.
-SCREEN = ".headerlink, .copybtn, .prev-next-area, .try-it, script, noscript, figure label, .btn"
+SCREEN = (
+    ".headerlink, .copybtn, .prev-next-area, .try-it, .btn, script, noscript, figure label, "
+    "picture > source, .photos"  # the forms of a picture for phones and for dark mode
+)
+# Pictures that stand in styles, under a line to drag or in a frame.
+STYLE_URL = re.compile(r"url\([\"']?(?!data:|https?:|#)([^)\"']+)[\"']?\)")
 STYLE = """
 @page { size: A4; margin: 18mm 16mm 20mm; }
 html { font-size: 10.5pt; }
@@ -30,7 +35,7 @@ body, main.bd-main, article.printed { display: block !important; background: #ff
 article.printed { max-width: none !important; width: auto; padding: 0 !important; margin: 0; }
 .printed > section { break-before: page; }
 .printed h1, .printed h2, .printed h3, .printed summary, .printed .admonition-title { break-after: avoid; }
-.printed figure, .printed tr, .printed .admonition-title { break-inside: avoid; }
+.printed figure, .printed figure > * > *, .printed tr, .printed .admonition-title { break-inside: avoid; }
 .printed figure { margin-left: auto; margin-right: auto; }
 .printed img, .printed svg { max-width: 100%; height: auto; }
 .printed pre { white-space: pre-wrap; overflow-wrap: anywhere; overflow: visible; font-size: 7.6pt;
@@ -90,10 +95,19 @@ def article(html: str, page: str, pages: set[str]) -> Tag:
         if not re.match(r"data:|https?:", picture["src"]):
             picture["src"] = posixpath.normpath(posixpath.join(here, picture["src"]))
         picture.attrs.pop("loading", None)  # print does not scroll
+    for styled in found.find_all(style=True):
+        styled["style"] = STYLE_URL.sub(lambda m: moved(m, here), styled["style"])
+    for sheet in found.find_all("style"):
+        sheet.string = STYLE_URL.sub(lambda m: moved(m, here), sheet.string or "")
     solutions_last(found)
     for details in found.find_all("details"):
         details["open"] = ""
     return found
+
+
+def moved(match: re.Match, here: str) -> str:
+    """An address in a style, as seen from the folder of the whole document."""
+    return f"url({posixpath.normpath(posixpath.join(here, match[1]))})"
 
 
 def inner(href: str, page: str, here: str, pages: set[str]) -> str:

@@ -21,7 +21,10 @@ CHAPTER = f"""<p id="here"><a href="#here">self</a> <a href="../book/intro.html#
 <a href="../genindex.html">index</a> <a href="https://example.org">far</a></p>
 <figure><img alt="a" src="{GIF}"><img alt="b" style="display:none" src="{GIF}"><label>Angle <input type="range">
 </label></figure><figure><img alt="c" src="../_images/c.svg" loading="lazy"></figure>
-<div class="try-it"><canvas></canvas></div>
+<figure><div style="background: url('../_images/c.svg')"></div><style>.a {{background: url(../_images/c.svg)}}</style>
+<picture><source srcset="../_images/narrow.svg" media="(max-width: 600px)">
+<img alt="d" src="../_images/c.svg"></picture>
+<span class="photos"><img alt="" src="../_images/dark.svg"></span></figure><div class="try-it"><canvas></canvas></div>
 <details><summary>Set-up, 1 line</summary><div class="highlight" style="overflow:auto"><pre>{"long_name = " * 40}</pre>
 </div></details><h2>Exercises</h2><details><summary>Solution 1</summary><pre>answer</pre></details>
 <h2>References</h2>"""
@@ -74,6 +77,13 @@ def test_solutions_stand_at_the_end_and_everything_is_open(tree):
 def test_what_only_a_screen_has_is_gone(tree):
     assert not tree.select(".try-it, .headerlink, input, label, nav")
     assert [s["src"] for s in tree.select("script")] == ["_static/mathjax.js"]
+
+
+def test_pictures_are_those_of_a_light_desk_and_found_from_the_document(tree):
+    assert not tree.select("source, .photos")
+    assert {img["src"] for img in tree.select("img")} == {GIF, "_images/c.svg"}
+    assert tree.select_one("figure div")["style"] == "background: url(_images/c.svg)"
+    assert tree.select_one("figure style").string == ".a {background: url(_images/c.svg)}"
 
 
 def test_a_page_that_is_none_is_named(folder):
