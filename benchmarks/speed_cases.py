@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -81,9 +81,9 @@ def layers(width: int, size: int, batch: int) -> Cases:
     }  # fmt: skip
 
 
-def many_layers(depth: int = 300) -> Cases:
-    """A step of Adam, alone and with the decay behind it."""
-    net, x = chain(16, depth), torch.rand(4, 1, 16, 16)
+def many_layers(depth: int = 300, dtype: torch.dtype = torch.float32) -> Cases:
+    """A step of Adam, alone and with the decay behind it; building network and optimizer, and the decay too."""
+    net, x = chain(16, depth).to(dtype), torch.rand(4, 1, 16, 16, dtype=dtype)
     adam, decay = torch.optim.Adam(net.parameters(), 1e-4), EquivarianceDecay(net, C4, 1.0)
 
     def step(shrink: bool) -> None:
@@ -93,7 +93,16 @@ def many_layers(depth: int = 300) -> Cases:
         if shrink:
             decay.step(1e-4)
 
-    return {"plain": partial(step, False), "decay": partial(step, True)}
+    def build(shrink: bool) -> None:
+        made = chain(16, depth)
+        torch.optim.Adam(made.parameters(), 1e-4)
+        if shrink:
+            EquivarianceDecay(made, C4, 1.0)
+
+    return {
+        "plain": partial(step, False), "decay": partial(step, True),
+        "building a network": partial(build, False), "building it and its decay": partial(build, True),
+    }  # fmt: skip
 
 
 def released() -> Cases:
@@ -163,6 +172,9 @@ def task_steps(name: str, steps: int = 2) -> Cases:
     """Steps of the engine on the task's own network and data, at equal images: plain and EQ-Reg."""
     task = get_task(name)
     preset, cases = task.preset("cpu"), {}
+    if name == "mar":  # the same network and crops; simulating the published scans takes minutes
+        drawn = {"data": "phantoms", "size": 64, "slices": 6, "implants": 2, "turn_every": 2}
+        preset = replace(preset, sizes={**preset.sizes, **drawn})
     for method in ("plain", "eqreg"):
         torch.manual_seed(0)
         row = Row.parse(method, task.right, task.full, task.methods)
@@ -223,7 +235,13 @@ GROUPS = {
             Figure("EQ-Reg, pixels 1/4", "twice the batch", 1.10, 1.10),
             Figure("decay", "plain", 1.03), *_LAYERS,
         ), repeats=8),
-        Group("decay", many_layers, (Figure("decay", "plain", 1.02),)),
+        Group("decay", many_layers, (
+            Figure("decay", "plain", 1.02),
+            Figure("building it and its decay", "building a network"),
+        )),
+        Group("decay-bf16", partial(many_layers, dtype=torch.bfloat16), (
+            Figure("decay", "plain", 1.02),
+        )),
         Group("released", released, (
             # Its memory would be miscounted: its own hooks are nearer than those that count.
             Figure("EQ-Reg, reference norm", "as released", 0.75),

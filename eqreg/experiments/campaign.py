@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ..tasks import get_task
 from .locks import is_held
@@ -24,7 +25,7 @@ STOPPED = 75  # exit status of a run that was told to stop and left a checkpoint
 BUSY = 69  # of one that another process is at work on
 _ENDS = {0: "done", STOPPED: "stopped", BUSY: "another process is at work on it"}
 _POLL = 0.2
-_GRACE = 60.0  # seconds to write a checkpoint
+GRACE = 60.0  # seconds to write a checkpoint
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,22 @@ class Job:
     arguments: tuple[str, ...]
     leaves: Path
     needs: Path | None = None
+
+
+class Process(Protocol):
+    """What a campaign asks of a job that it has started; ``subprocess.Popen`` is one."""
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
+
+    def terminate(self) -> None:
+        """Tell it to stop."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Until it is over, or raise ``subprocess.TimeoutExpired``."""
+
+    def kill(self) -> None:
+        """End it at once."""
 
 
 def plan(
@@ -83,6 +100,7 @@ def work(
     minutes: float | None = None,
     report: Callable[[str], None] = print,
     stop: Callable[[], bool] | None = None,
+    start: Callable[[Job], Process] | None = None,
 ) -> tuple[list[Job], dict[str, int]]:
     """Run the jobs that are not done, ``parallel`` at a time, until all are or the time is up.
 
@@ -91,6 +109,7 @@ def work(
         parallel: processes at a time.
         minutes: budget; running jobs are then told to write a checkpoint and stop.
         report: called with a line when a job starts or ends.
+        start: starts a job; by default as a process of its own on this machine.
         stop: asked again and again; True ends it as the budget does.
 
     Returns:
@@ -99,7 +118,7 @@ def work(
     """
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     waiting = [job for job in jobs if not is_done(job.leaves)]
-    running: dict[subprocess.Popen[bytes], Job] = {}
+    running: dict[Process, Job] = {}
     failed: dict[str, int] = {}
     report(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done")
     try:
@@ -124,7 +143,7 @@ def work(
                     continue
                 waiting.remove(job)
                 report(f"{job.name}: started")
-                running[_start(job)] = job
+                running[(start or _start)(job)] = job
             if not running and not elsewhere:
                 break  # what is left waits for something that failed
             time.sleep(_POLL)
@@ -133,21 +152,30 @@ def work(
     return [job for job in jobs if not is_done(job.leaves)], failed
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
+def _start(job: Job) -> Process:
+    return subprocess.Popen(command_line(job), env=environment())
+
+
+def command_line(job: Job) -> list[str]:
+    """What runs the job, by the Python that runs this."""
     # -P: what lies in the current folder is not imported in place of a package.
-    environment = {**os.environ, PARENT: str(os.getpid())}
+    return [sys.executable, "-P", "-m", "eqreg", *job.arguments]
+
+
+def environment() -> dict[str, str]:
+    """Variables of a job that is a child of this process."""
+    made = {**os.environ, PARENT: str(os.getpid())}
     home = Path(__file__).resolve().parents[2]
     if Path(sys.path[0] or ".").resolve() == home:  # `python -m eqreg` in a checkout
         paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    command = [sys.executable, "-P", "-m", "eqreg", *job.arguments]
-    return subprocess.Popen(command, env=environment)
+        made["PYTHONPATH"] = os.pathsep.join(paths)
+    return made
 
 
-def _end(running: Iterable[subprocess.Popen[bytes]]) -> None:
+def _end(running: Iterable[Process]) -> None:
     for process in running:
         process.terminate()
-    deadline = time.monotonic() + _GRACE
+    deadline = time.monotonic() + GRACE
     try:
         for process in running:
             process.wait(max(0.0, deadline - time.monotonic()))

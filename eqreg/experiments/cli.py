@@ -14,7 +14,7 @@ import torch
 
 from ..tasks import NAMES, get_task
 from ..training.checkpoint import CheckpointError
-from . import campaign, comparison, ct_cli, ledger, tuning, variation
+from . import campaign, cluster, comparison, ct_cli, ledger, tuning, variation
 from .artifacts import keep
 from .locks import Busy
 from .options import THREADS, Parser, device, real, whole
@@ -97,9 +97,14 @@ def _run(options: argparse.Namespace) -> int:
     if options.runs is not None:
         for preset in presets:
             ledger.restore(options.runs, options.out, options.task, preset)
+    start = None
+    if options.on is not None:
+        start = cluster.starter(options.on, options.out / "jobs", options.settings)
+    elif options.settings:
+        raise ValueError("--with is for jobs of submitit: give --on local or --on slurm too")
     with Stop() as stop:
         left, failed = campaign.work(
-            jobs, parallel=options.jobs, minutes=options.minutes, stop=stop,
+            jobs, parallel=options.jobs, minutes=options.minutes, stop=stop, start=start,
             report=lambda line: print(line, flush=True),
         )  # fmt: skip
     if options.runs is not None:
@@ -234,6 +239,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--methods", nargs="*", default=[], help="default: all of the preset")
     made.add_argument("--jobs", type=whole(1, 1024), default=1, help="processes at a time")
+    made.add_argument(
+        "--on", choices=cluster.KINDS, help="start them by submitit: here, or on SLURM"
+    )
+    made.add_argument(
+        "--with",
+        dest="settings",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of submitit's jobs: partition=gpu time=240 gpus_per_node=1",
+    )
     made.add_argument(
         "--minutes", type=real(0, above=True), help="stop after this time; call again to go on"
     )

@@ -183,7 +183,7 @@ def test_a_child_that_does_not_listen_is_killed(tmp_path, monkeypatch):
         return started[0]
 
     monkeypatch.setattr(campaign, "_start", start)
-    monkeypatch.setattr(campaign, "_GRACE", 0.2)
+    monkeypatch.setattr(campaign, "GRACE", 0.2)
     job = campaign.Job("deaf", (), tmp_path / "never")
     left, failed = campaign.work([job], report=lambda _: None, stop=lambda: bool(started))
     assert left == [job] and failed == {} and started[0].returncode == -signal.SIGKILL
