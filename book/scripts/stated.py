@@ -14,6 +14,10 @@ The first says how it is found: a name below, its arguments in order, then optio
     span FILE METRIC [OTHER]        smallest to largest mean over rows (of METRIC minus OTHER)
     deltas FILE METRIC TO           smallest to largest mean difference of the rows to TO
     halves FILE METRIC TO           smallest to largest half width of the differences to TO
+    contrast FILE ROW TO            difference of two rows ± half width of its interval by the pooled error of all rows
+    verdict FILE ROW TO             gain, loss, equivalent or undecided; of the contrasts fixed beforehand alone
+    seeds FILE ROW                  how many seeds the row has
+    mute FILE ROW                   how many of its runs say nothing
     times FILE ROW TO               seconds of a step, as a multiple of those of TO
     at FILE PATH                    one entry
     less FILE PATH PATH             the first entry minus the second
@@ -196,6 +200,38 @@ def _deltas(f: _Files, name: str, metric: str, to: str) -> str:
     return f.between([sum(d) / len(d) for d in found], "yes")
 
 
+@lru_cache
+def _decided(path: Path, changed: int) -> dict[tuple[str, str], Any]:
+    from eqreg.experiments.comparison import decided  # imports torch, which most calls do not need
+
+    return {(c.a, c.b): c for c in decided(_read(path, changed))}
+
+
+def _fixed(f: _Files, name: str, row: str, to: str) -> Any:
+    path = f.root / "artifacts" / f"{name}.json"
+    return _decided(path, path.stat().st_mtime_ns)[row, to]
+
+
+def _contrast(f: _Files, name: str, row: str, to: str) -> str:
+    path = f.root / "artifacts" / f"{name}.json"
+    known = _decided(path, path.stat().st_mtime_ns)
+    half = next(iter(known.values())).half  # the pooled error is one for all differences
+    by_plain = {r: known[r, "plain"].mean if r != "plain" else 0.0 for r in (row, to)}
+    return f"{f.written(by_plain[row] - by_plain[to], 'yes')} ± {f.written(half)}"
+
+
+def _verdict(f: _Files, name: str, row: str, to: str) -> str:
+    return str(_fixed(f, name, row, to).verdict)
+
+
+def _count(f: _Files, name: str, row: str) -> str:
+    return str(len(f.entry(name, row)["seeds"]))
+
+
+def _mute(f: _Files, name: str, row: str) -> str:
+    return str(sum(map(bool, f.entry(name, row)["mute"])))
+
+
 def _times(f: _Files, name: str, row: str, to: str) -> str:
     ours, theirs = (min(f.entry(name, r)["seconds_per_step"]) for r in (row, to))
     return f.written(ours / theirs)
@@ -213,4 +249,5 @@ def _less(f: _Files, name: str, path: str, other: str) -> str:
 KINDS: dict[str, Callable[..., str]] = {
     "mean": _mean, "delta": _delta, "gap": _gap, "gain": _gain,
     "span": _span, "deltas": _deltas, "halves": _halves, "times": _times, "at": _at, "less": _less, "within": _within,
+    "contrast": _contrast, "verdict": _verdict, "seeds": _count, "mute": _mute,
 }  # fmt: skip

@@ -23,6 +23,7 @@ def forest(
     margins: Mapping[str, float],
     *,
     units: Mapping[str, tuple[str, float]] | None = None,
+    reach: Mapping[str, float] | None = None,
 ) -> Figure:
     """One panel a task, one row a contrast.
 
@@ -35,17 +36,24 @@ def forest(
         margins: title -> margin of that task, in the unit of its contrasts.
         units: title -> name of the unit and what the numbers are multiplied by, such as ``("points", 100)``;
             ``("dB", 1)`` for tasks that are not named.
+        reach: title -> where the axis ends on both sides, in the unit of the contrasts, so that several figures can
+            be compared; intervals that are longer are cut. By default, all intervals fit.
 
     Returns:
         The figure.
 
     Raises:
         ValueError: no task, a task without contrasts or margin, or a number that is not finite; the message
-            names it.
+            names it. Also a reach that is not positive, or of no task here.
     """
     _check(tasks, margins)
-    longest = sum(len(rows) for rows in tasks.values())
-    height = _ROW * longest + _HEAD * len(tasks)
+    for title, far in (reach or {}).items():
+        if title not in tasks or not 0 < far < math.inf:
+            raise ValueError(
+                f"forest: expected positive reaches of {', '.join(tasks)}, got {far} of {title}"
+            )
+    count = sum(len(rows) for rows in tasks.values())
+    height = _ROW * count + _HEAD * len(tasks)
     heights = [_ROW * len(rows) + _HEAD for rows in tasks.values()]
     figure, axes = subplots(
         len(tasks), 1, size=(7.0, height), squeeze=False, gridspec_kw={"height_ratios": heights}
@@ -53,27 +61,29 @@ def forest(
     for (title, rows), ax in zip(tasks.items(), axes[:, 0], strict=True):
         unit, scale = (units or {}).get(title, ("dB", 1.0))
         margin = scale * margins[title]
+        ends = (reach or {}).get(title)
         ax.axvspan(-margin, margin, color="0.9", zorder=0)
         ax.axvline(0, color="0.5", lw=0.8, zorder=1)
-        reach = margin
+        longest = margin
         for place, c in enumerate(rows):
             color = COLORS[_COLOR[c.verdict]]
             mean, half = scale * c.mean, scale * c.half
             ax.plot([mean - half, mean + half], [place - _APART / 2] * 2, color=color, lw=3)
             filled = "white" if c.verdict == "undecided" else color
             ax.plot(mean, place - _APART / 2, "o", color=color, markerfacecolor=filled, ms=6)
-            reach = max(reach, abs(mean) + half)
+            longest = max(longest, abs(mean) + half)
             if not math.isnan(c.image_half):
                 wide = scale * c.image_half
                 ax.errorbar(
                     mean, place + _APART, xerr=wide, fmt="none", ecolor=color, capsize=2, lw=1
                 )
-                reach = max(reach, abs(mean) + wide)
+                longest = max(longest, abs(mean) + wide)
             ax.annotate(
                 c.verdict, (1.0, place), xycoords=("axes fraction", "data"), va="center",
                 xytext=(6, 0), textcoords="offset points", fontsize=_TEXT, color=color,
             )  # fmt: skip
-        ax.set_xlim(-1.1 * reach, 1.1 * reach)
+        far = 1.1 * longest if ends is None else scale * ends
+        ax.set_xlim(-far, far)
         ax.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
         ax.set_yticks(range(len(rows)), [f"{c.a} − {c.b}" for c in rows], fontsize=_TEXT)
         ax.set_title(f"{title}, {unit} (±{margin:g})", fontsize=_TEXT + 1, loc="left")

@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "book/scripts"))
 import stated  # noqa: E402
 
 # Chapters whose prose is about stored results.
-CHAPTERS = ("13_", "13b_", "14_", "14b_", "15_", "16_", "19_")
+CHAPTERS = ("13_", "13b_", "14_", "14b_", "15_", "16_", "17_", "19_")
 ENGINE = {
     "rows": {
         "plain": {
@@ -25,6 +25,19 @@ ENGINE = {
         },
     },
     "settings": {"rates": [0.5, -2.25]},
+}  # fmt: skip
+# A two-way layout: residuals ±1/12, ±1/12, ∓1/6, error 1/24 with 2 degrees of freedom, t(2) = 4.303.
+TASK = {
+    "settings": {"task": "rain"},
+    "rows": {
+        name: {
+            "metrics": {"psnr": values}, "seeds": [0, 1, 2], "mute": [False, name == "decay", False],
+            "per_image": {"psnr": [[v - 0.1, v + 0.1] for v in values]},
+        }
+        for name, values in {
+            "plain": [1.0, 2.0, 3.0], "eqreg": [2.0, 3.0, 4.5], "decay": [0.0, 0.0, 0.0],
+        }.items()
+    },
 }  # fmt: skip
 # Means 31 and 32.166…; by seed 0 and 2 the differences are 1 and 1.5, t(1) = 12.706: half 3.18.
 EXPECTED = {
@@ -44,6 +57,11 @@ EXPECTED = {
     "times f eqreg plain": "1.50",
     "at f settings/rates/1 sign=yes": "−2.25",
     "less f settings/rates/0 settings/rates/1": "2.75",
+    "contrast task eqreg plain": "+1.17 ± 0.72",
+    "contrast task eqreg plain scale=100 digits=0": "+117 ± 72",
+    "verdict task eqreg plain": "gain",
+    "seeds task plain": "3",
+    "mute task decay": "1",
     "mean f other:flat psnr": "2.00",
     "delta f other:seeds/1 other:seeds/2 psnr scale=100 digits=0": "+50 ± 635",
     "mean f other:/top psnr digits=0": "7",
@@ -64,6 +82,7 @@ def root(tmp_path):
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts/f.json").write_text(json.dumps(ENGINE))
     (tmp_path / "artifacts/other.json").write_text(json.dumps(other))
+    (tmp_path / "artifacts/task.json").write_text(json.dumps(TASK))
     (tmp_path / "book").mkdir()
     (tmp_path / "book/references.bib").write_text("@article{ada1843,\n title={Notes}}")
     return tmp_path

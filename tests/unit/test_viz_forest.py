@@ -54,6 +54,14 @@ def test_both_intervals_and_the_margin_are_where_they_belong():
     assert digits.get_title(loc="left") == "digits, points (±0.5)"
 
 
+def test_a_reach_holds_the_axis_and_a_wrong_one_is_refused():
+    rain, digits = drawn(units={"digits": ("points", 100.0)}, reach={"digits": 0.03}).axes
+    assert digits.get_xlim() == pytest.approx((-3, 3)) and rain.get_xlim()[1] == pytest.approx(0.66)
+    for wrong in ({"digits": 0.0}, {"digit": 1.0}):
+        with pytest.raises(ValueError, match="positive reaches of rain, digits, got"):
+            drawn(reach=wrong)
+
+
 def test_what_is_undecided_is_told_apart_without_colours():
     rain, _ = drawn().axes
     dots = [line for line in rain.lines if line.get_marker() == "o"]
