@@ -5,43 +5,36 @@
 """
 
 from collections import Counter
+from dataclasses import replace
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-# Title -> task, its score. Rows are those of chapter 9's four questions.
 TASKS = {
-    "Rain": ("rain", "psnr"),
-    "Rain, unfolded": ("deraining", "psnr"),
-    "Inpainting": ("inpainting", "psnr"),
-    "Metal artefacts": ("mar", "psnr"),
-    "Digits": ("classification", "accuracy"),
+    "Rain": "rain",
+    "Rain, unfolded": "deraining",
+    "Inpainting": "inpainting",
+    "Metal artefacts": "mar",
+    "Digits": "classification",
 }
-NAMES = {
-    "eqreg": "EQ-Reg",
-    "strict-equal": "strict, equal size",
-    "strict-equal-C4": "strict, equal size",
-}
+NAMES = {"eqreg": "EQ-Reg", "strict-equal": "strict, equal size"}
 RIVALS = ("pairs", "augmentation", "strict-equal", "plain")
 
 
-def answers(task, score):
-    """The four contrasts of a task, and the study's stamp; the run of the evidence once it is stored."""
+def answers(task):
+    """What EQ-Reg gains on each of its rivals, the study's stamp, and its seeds; the evidence once it is stored."""
     from eqreg.experiments.artifacts import load_artifact
-    from eqreg.measure.contrasts import contrasts
-    from eqreg.tasks import get_task
+    from eqreg.experiments.comparison import decided, judged
 
     study = load_artifact(f"{task}-evidence", f"{task}-cpu")
-    chosen = [m if m in study["rows"] else f"{m}-C4" for m in ("eqreg", *RIVALS)]
-    rows = {NAMES.get(m, m): study["rows"][m] for m in chosen}
-    first, *others = rows
-    found = contrasts(
-        {m: row["metrics"][score] for m, row in rows.items()},
-        [(first, other) for other in others],
-        margin=get_task(task).margin,
-        images={m: row["per_image"][score] for m, row in rows.items()},
-    )
-    return found, study["stamp"]
+    ours = {c.b: c for c in decided(study) if c.a == "eqreg"}
+    found = [
+        replace(ours[rival], a=NAMES["eqreg"], b=NAMES.get(rival, rival))
+        for rival in RIVALS
+        if rival in ours
+    ]
+    seeds, _ = judged(study["rows"])
+    return found, study["stamp"], len(seeds)
 
 
 def result():
@@ -50,8 +43,8 @@ def result():
     from eqreg.tasks import get_task
     from eqreg.viz.forest import forest
 
-    found = {title: answers(*about) for title, about in TASKS.items()}
-    counts = Counter(c.verdict for rows, _ in found.values() for c in rows)
+    found = {title: answers(task) for title, task in TASKS.items()}
+    counts = Counter(c.verdict for rows, *_ in found.values() for c in rows)
     words = {
         "gain": "gains",
         "loss": "losses",
@@ -59,9 +52,9 @@ def result():
         "undecided": "undecided",
     }
     told = ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items())
-    stamps = [stamp for _, stamp in found.values()]
+    stamps = [stamp for _, stamp, _ in found.values()]
     dates = sorted({stamp["date"] for stamp in stamps})
-    seeds = sorted({len(stamp["seeds"]) for stamp in stamps})
+    seeds = sorted({seeds for *_, seeds in found.values()})
     caption = (
         f"What EQ-Reg gains on four rivals in five tasks: {told}. Thick: 95 % interval over seeds; thin: over test "
         "images; grey: a difference too small to matter, fixed beforehand. “Pairs” is EQ-Reg without its penalty. "
@@ -71,14 +64,12 @@ def result():
     alt = "; ".join(
         f"{title}: "
         + ", ".join(f"minus {c.b} {c.mean:+.3f} ± {c.half:.3f} {c.verdict}" for c in rows)
-        for title, (rows, _) in found.items()
+        for title, (rows, *_) in found.items()
     )
     figure = forest(
-        {title: rows for title, (rows, _) in found.items()},
-        {title: get_task(task).margin for title, (task, _) in TASKS.items()},
-        units={
-            title: ("points", 100) for title, (_, score) in TASKS.items() if score == "accuracy"
-        },
+        {title: rows for title, (rows, *_) in found.items()},
+        {title: get_task(task).margin for title, task in TASKS.items()},
+        units={"Digits": ("points", 100)},
     )
     return viz.show(
         figure, alt=f"Differences of EQ-Reg to its rivals. {alt}.", caption=caption
