@@ -1,7 +1,8 @@
 """What every test may use."""
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
@@ -25,3 +26,13 @@ def unavailable() -> Callable[[str], NoReturn]:
         (pytest.fail if strict else pytest.skip)(how_to_install)
 
     return stop
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals are heard, also where a shell started the tests in the background or under nohup."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {s: signal.signal(s, handler) for s, handler in usual.items()}
+    yield
+    for s, handler in before.items():
+        signal.signal(s, handler)

@@ -12,6 +12,8 @@ pytest.importorskip("submitit")
 from eqreg.experiments import campaign, cli, cluster
 from eqreg.experiments.campaign import Job
 
+pytestmark = pytest.mark.usefixtures("heard")
+
 
 @pytest.fixture
 def logs(tmp_path):

@@ -18,22 +18,14 @@ from eqreg.experiments.stopping import PARENT, Stop
 from eqreg.tasks import Preset
 from eqreg.tasks.rain import Rain
 
+pytestmark = pytest.mark.usefixtures("heard")
+
 TINY = Preset(
     steps=4, images=2, methods=("plain",), seeds=(0,), rates=(1e-3,), tuning_steps=1, expects="",
     sizes={"patches": 1, "patch": 20, "crop": 8, "size": 24, "spread": 20.0, "width": 4, "depth": 2},
 )  # fmt: skip
 TRAIN = ["train", "rain", "--preset", "tiny", "--lr", "1e-3", "--device", "cpu"]
 LONG = 120.0  # seconds; a shared machine may take that long to start Python
-
-
-@pytest.fixture(autouse=True)
-def heard():
-    """Signals are heard, also where a shell started the tests in the background or under nohup."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
-    before = {s: signal.signal(s, handler) for s, handler in usual.items()}
-    yield
-    for s, handler in before.items():
-        signal.signal(s, handler)
 
 
 @pytest.fixture
