@@ -148,3 +148,9 @@ def test_every_entry_is_complete_and_can_be_found():
         else:
             # A page of its own; a report is found by institution and number.
             assert kind == "techreport" or fields.get("url", "").startswith("https://"), key
+
+
+def test_our_extensions_are_loaded():
+    """A folder for an extension says where it is; only the list says that it is wanted."""
+    sphinx = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["sphinx"]
+    assert set(sphinx["local_extensions"]) <= set(sphinx["config"]["extensions"])
