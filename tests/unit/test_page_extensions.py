@@ -244,6 +244,11 @@ def test_pages_get_the_icons_that_stand_on_them():
     assert len(cut) < 40_000 < len(css)
     assert ".fa-bars:before" in cut and ".fa-github:before" in cut and "fa-xmark" not in cut
     assert cut.count("@font-face") == 2  # nothing of the regular ones is used
+    title = light.drawn_by_styles('.admonition-title:before{content:"\\f05a"} --icon:"\uf071"')
+    assert title == {0xF05A, 0xF071}
+    assert len(light.icons(css, {"fa-bars"}, fonts, title)) > len(
+        light.icons(css, {"fa-bars"}, fonts)
+    )
 
 
 def test_the_front_page_says_what_chapter_17_says():

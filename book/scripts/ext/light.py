@@ -75,13 +75,20 @@ def lighten(app, page, template, context, tree):
         context["body"] = photographs_twice(body)
 
 
-def icons(css: str, used: set[str], fonts: dict[str, bytes]) -> str:
+def drawn_by_styles(css: str) -> set[int]:
+    """Icons that a style sheet sets as text, as those before an admonition's title; escaped or as characters."""
+    escaped = {int(code, 16) for code in re.findall(r"\\(f[0-9a-f]{3})\b", css)}
+    return escaped | {ord(c) for c in css if "\ue000" <= c <= "\uf8ff"}
+
+
+def icons(css: str, used: set[str], fonts: dict[str, bytes], more: set[int] = frozenset()) -> str:
     """Font Awesome's style sheet for the icons in use, with their glyphs inside.
 
     Args:
         css: the whole style sheet.
         used: classes of icons, such as ``fa-bars``.
         fonts: name of a font, such as ``fa-solid-900`` -> its TrueType file.
+        more: code points of icons that style sheets set.
     """
     from fontTools import subset, ttLib
 
@@ -95,7 +102,8 @@ def icons(css: str, used: set[str], fonts: dict[str, bytes]) -> str:
         family, weight = FONTS[font]
         options = subset.Options(flavor="woff", layout_features=[], notdef_outline=True)
         file = ttLib.TTFont(io.BytesIO(data))
-        wanted = [int(code, 16) for code in kept.values() if int(code, 16) in file.getBestCmap()]
+        codes = {int(code, 16) for code in kept.values()} | more
+        wanted = sorted(codes & set(file.getBestCmap()))
         if not wanted:
             continue
         cutter = subset.Subsetter(options)
@@ -114,11 +122,19 @@ def icons(css: str, used: set[str], fonts: dict[str, bytes]) -> str:
 def finish(app, problem):
     if problem is not None or app.builder.format != "html":
         return
-    used = set()
+    used, more = set(), set()
+    for sheet in Path(app.outdir, "_static").rglob("*.css"):
+        if "vendor" not in sheet.parts:
+            more |= drawn_by_styles(sheet.read_text(encoding="utf8"))
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf8")
         used |= set(re.findall(r"\bfa-[a-z0-9-]+", text))
         lighter = ICON_FONT.sub("", ICON_SCRIPT.sub("", text))
+        # What folds the pages below one of the side bar has no name of its own for those who listen.
+        lighter = lighter.replace(
+            '<summary><span class="toctree-toggle"',
+            '<summary aria-label="Pages below"><span class="toctree-toggle"',
+        )
         if lighter != text:
             page.write_text(lighter, encoding="utf8")
     for script in Path(app.outdir, "_static").rglob("*.js"):
@@ -128,7 +144,9 @@ def finish(app, problem):
         sheet = place / "css" / "all.min.css"
         fonts = {f: (place / "webfonts" / f"{f}.ttf").read_bytes() for f in FONTS}
         # Sphinx copies the whole sheet at every build; what is cut here is that one.
-        sheet.write_text(icons(sheet.read_text(encoding="utf8"), used, fonts), encoding="utf8")
+        sheet.write_text(
+            icons(sheet.read_text(encoding="utf8"), used, fonts, more), encoding="utf8"
+        )
 
 
 def setup(app):
