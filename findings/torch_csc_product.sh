@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # torch 2.13.0 on a processor, the product of a sparse matrix and a dense one. torch takes minutes.
 # Expected: `A.t()` of a CSR matrix is the same numbers under the name CSC, so `A.t() @ y` costs about what `A @ x` costs.
-# Seen: the same numbers come out, some forty times as slowly. `A.t().to_sparse_csr()`, once, gives the speed back.
+# Seen: the same numbers come out, thirty times as slowly and more. `A.t().to_sparse_csr()`, once, gives the speed back.
 # Hurts: who writes the adjoint of a projector, a graph layer or any operator as `A.t() @ y`, in each step of an iteration.
 # Date seen: 2026-11-28, CPU.
 set -euo pipefail
