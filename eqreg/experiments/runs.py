@@ -25,8 +25,8 @@ from ..layers.wrappers import unwrapped
 from ..tasks import Preset, Task, get_task
 from ..training.checkpoint import save_weights, write_whole
 from ..training.fit import History, fit
-from ..training.methods import Row, prepare, rewired
-from ..training.settings import Keeping
+from ..training.methods import Row, prepare
+from ..training.settings import Keeping, rewired
 from .locks import locked
 from .records import Log, read_result, rounded, thinned
 from .silent import is_mute, told_silent_weights

@@ -11,7 +11,7 @@ FIVE = ("plain", "augmentation", "strict-equal", "pairs", "eqreg")
 
 
 def opponents(evidence: Preset, rows: Sequence[str]) -> Preset:
-    """Rivals, trained as the evidence is, in one table with it."""
+    """Rivals or other forms of a row, trained as the evidence is, in one table with it."""
     return replace(
         evidence, methods=tuple(rows), study=True, beside="evidence",
         expects="as evidence for each row: 20 minutes of a core for a row of rain or classification, counted from its "

@@ -106,6 +106,7 @@ class Rain(Task):
     }  # fmt: skip
     presets |= {
         "opponents": opponents(presets["evidence"], _RIVALS),
+        "sparing": opponents(presets["evidence"], ("sparing", "augmentation-sparing")),
         "claim": claim(presets["evidence"], "an hour each on one CPU core, counted, not yet run"),
         "dose": dose(
             presets["evidence"], "C4", "varied by spread=45,50,60,75,90, of which a quarter turn leaves 0, 1/5, 1/2, "

@@ -158,7 +158,7 @@ class Task(ABC):
         self, preset: Preset, method: Method, seed: int, root: Root, device: torch.device
     ) -> SampleBatch:
         """What draws the batches of a method: its data, and half the images where each comes with a copy."""
-        halved = method.pairs and not method.released
+        halved = method.pairs and not (method.released or method.sparing)
         batch = preset.images // 2 if halved else preset.images
         drawn = self.batches(preset, seed, batch, root, device)
         return drawn if method.data is None else self.variant(method.data, drawn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,19 @@ class Symmetry:
             self.decay.set_strength(math.inf)
             self.decay.step(1.0)
             self.decay.set_strength(before)
+
+
+def rewired(symmetry: Symmetry, model: nn.Module) -> Symmetry:
+    """The same symmetry on the wrapped ``model``: a regularizer that ran the bare one would not exchange gradients."""
+    old = symmetry.regularizer
+    if not isinstance(old, EquivarianceRegularizer):
+        return symmetry
+    planned = old.plan.fields  # whatever layers the method or the task had asked for
+    new = EquivarianceRegularizer(
+        model, old.group, layers=list(planned), fields=planned, norm=old.norm, generator=old.generator,
+        fraction=old.fraction, every=old.every,
+    )  # fmt: skip
+    return replace(symmetry, regularizer=new)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from eqreg.models import ResidualNet
 from eqreg.tasks import NAMES, Preset, get_task
 from eqreg.tasks.rain import Rain
 from eqreg.training.checkpoint import CheckpointError
-from eqreg.training.methods import METHODS, Method, Row, prepare, rewired
-from eqreg.training.settings import PLAIN, Symmetry
+from eqreg.training.methods import METHODS, Method, Row, prepare
+from eqreg.training.settings import PLAIN, Symmetry, rewired
 
 TINY = Preset(
     steps=6, images=4, methods=("plain", "eqreg", "decay"), seeds=(0, 1), rates=(1e-3, 4e-3),
@@ -135,6 +135,8 @@ def test_methods_of_the_studies_are_what_they_say():
     assert automatic.automatic.decay is automatic.decay
     assert made("decay").automatic is None
     assert (automatic.automatic.rate, made("automatic-short").automatic.rate) == (0.05, 0.1)
+    few = made("augmentation-sparing")
+    assert (few.regularizer.fraction, few.regularizer.every, few.augment) == (0.25, 4, C2)
     some = made("some", method=Method("", decay=True, layers="body.0")).decay
     assert list(some.strengths) == ["body.0"]
 
@@ -142,11 +144,13 @@ def test_methods_of_the_studies_are_what_they_say():
 def test_a_wrapped_model_keeps_what_its_regularizer_was_given():
     model = ResidualNet(width=8, depth=4)
     old = EquivarianceRegularizer(
-        model, C4, layers="body.2", norm="scale-free", generator=torch.Generator()
-    )
+        model, C4, layers="body.2", norm="scale-free", generator=torch.Generator(),
+        fraction=0.5, every=3,
+    )  # fmt: skip
     new = rewired(Symmetry(regularizer=old), model).regularizer
     assert new is not old and new.plan.fields == old.plan.fields
     assert (new.norm, new.generator) == ("scale-free", old.generator)
+    assert (new.fraction, new.every) == (0.5, 3)
 
 
 # ---- a run
