@@ -12,16 +12,18 @@ from .measure.check import Report, check
 from .measure.errors import equivariance_error, layer_errors
 from .measure.lie import lie_derivative, lie_error
 from .measure.quality import luma, psnr, ssim
+from .soft.agreement import AgreementStrength
+from .soft.output import RegularizedOutput
+from .soft.penalty import ProjectionPenalty
 from .soft.projection import (
     EquivarianceDecay,
-    ProjectionPenalty,
     equivariance_distance,
     equivariant_init_,
     project,
 )
-from .soft.regularizer import EquivarianceRegularizer, RegularizedOutput
+from .soft.regularizer import EquivarianceRegularizer
 from .soft.soften import Softened, soften
-from .soft.strength import AgreementStrength, SuggestedStrength, suggest_strength
+from .soft.strength import SuggestedStrength, suggest_strength
 from .symmetry.actions import act, permute_channels, rotate, valid_mask
 from .symmetry.fields import FieldType
 from .symmetry.groups import C1, C2, C4, C8, D4, CyclicGroup, DihedralGroup, Element

@@ -49,7 +49,12 @@ def load_pretrained(
             network that this version builds.
         ConnectionError: the download failed.
 
-    No file is ever unpickled. Taught in: notebooks/13.
+    No file is ever unpickled.
+
+    >>> load_pretrained("rain/eqreg").about["run"]["method"]
+    'eqreg'
+
+    Taught in: notebooks/13.
     """
     path = Path(name)
     if path.suffix != ".safetensors":

@@ -52,6 +52,13 @@ def lie_derivative(f: _Map, x: Tensor, *, about: str = "center", margin: int = 0
             not fit ``about``, or a margin that leaves nothing.
         NotImplementedError: from torch, if an operation in ``f`` has no forward-mode derivative.
 
+    A shading that brightens by 1 a pixel to the right, on a white image: turned by a small angle, it brightens upwards
+    too, by the angle times the height, and here the turn is undone.
+
+    >>> shaded = lambda x: x * (torch.arange(5.0) - 2)
+    >>> lie_derivative(shaded, torch.ones(1, 1, 9, 5), margin=1)[0, 0, 1:-1, 2]
+    tensor([-3., -2., -1.,  0.,  1.,  2.,  3.])
+
     Reference: Gruver et al., The Lie Derivative for Measuring Learned Equivariance, ICLR 2023.
     Taught in: notebooks/12.
     """
@@ -73,6 +80,12 @@ def lie_error(f: _Map, x: Tensor, *, about: str = "center", margin: int = 0) -> 
 
     Raises:
         TypeError, ValueError, NotImplementedError: as for :func:`lie_derivative`.
+
+    A shading to the right becomes one upwards, :math:`Lf=v` for :math:`f=u`, of the same size; a contrast turns along:
+
+    >>> shading, white = torch.arange(9.0) - 4, torch.ones(1, 1, 9, 9)
+    >>> [lie_error(f, white, margin=2).item() for f in (lambda x: shading * x, lambda x: 3 * x)]
+    [1.0, 0.0]
 
     Taught in: notebooks/12.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import ceil, isfinite
 from typing import Any
 
@@ -21,48 +20,9 @@ from ..layers.plan import ROOT, Fields, Plan, Selector
 from ..layers.traced import feature_plan
 from ..layers.wrappers import compiled_parts, hookable, is_compiled, is_parallel, unwrapped
 from ..symmetry.groups import Element, Group
+from .output import RegularizedOutput
 
 _NORMS = ("relative", "scale-free", "reference")
-
-
-@dataclass(frozen=True)
-class RegularizedOutput:
-    """What one call of :class:`EquivarianceRegularizer` returns.
-
-    Attributes:
-        y: output of the model for the images as given, in the model's own structure.
-        y_g: output for the turned images, ``g x`` (the first ``fraction`` of the batch).
-        penalty: 0-d tensor, the mean of ``per_layer``; with ``norm="reference"`` their sum. Times
-            ``every``, so that lambda keeps its meaning.
-        per_layer: relative equivariance error of each layer, 0-d tensors with their graph: 0 is
-            equivariant, about 2 what random weights give. Empty on a step that ``every`` leaves out.
-        invariant_share: with ``shares=True``, the share of each layer's regular-field energy that is equal in
-            all channels of a field, detached, in [0, 1]. A share that rises towards 1 while the penalty falls
-            is collapse: the network meets the penalty by making the channels of a field copies.
-        g: the group element that was drawn; the identity on a step that ``every`` leaves out.
-    """
-
-    y: Any
-    y_g: Any
-    penalty: Tensor
-    per_layer: dict[str, Tensor]
-    invariant_share: dict[str, Tensor]
-    pairing: Pairing
-
-    @property
-    def g(self) -> Element:
-        """The group element of this call."""
-        return self.pairing.g
-
-    def act(self, target: Any) -> Any:
-        """The target of ``y_g``: images (B, C, H, W) are turned by ``g``, labels (B,) or (B, K) stay.
-
-        Maps of classes, whole numbers (B, H, W), are turned too.
-
-        Raises:
-            ValueError: if the batch size is another than the input's, or the shape is ambiguous.
-        """
-        return self.pairing.turn(target)
 
 
 class EquivarianceRegularizer:
@@ -106,11 +66,14 @@ class EquivarianceRegularizer:
         TypeError, ValueError: for arguments out of range, unknown layers, fields that do not fit, or a
             plan without layers; each message says what was given and what was expected.
 
-    Example::
-
-        reg = EquivarianceRegularizer(model, C4)
-        out = reg(x)
-        loss = mse(out.y, y) + mse(out.y_g, out.act(y)) + lam * out.penalty
+    >>> from eqreg import C4, equivariant_init_
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1))
+    >>> reg, x, y = EquivarianceRegularizer(model, C4), torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
+    >>> out, mse, lam = reg(x), nn.functional.mse_loss, 1e-3
+    >>> loss = mse(out.y, y) + mse(out.y_g, out.act(y)) + lam * out.penalty
+    >>> _ = equivariant_init_(model, C4)  # now the four channels are one filter, turned
+    >>> out.penalty.item() > 0.01, reg(x).penalty.item() < 1e-9
+    (True, True)
 
     The penalty is of order 1, so ``lam`` belongs to the scale of the task loss: for a mean squared error near
     1e-3 try 1e-4 to 1e-2 on validation images. Too large a weight teaches the network to do nothing.

@@ -46,6 +46,10 @@ def rotate(x: Tensor, g: Element | int, group: Group = C4) -> Tensor:
         TypeError: if ``x`` is not a tensor, or not floating where interpolation is needed.
         ValueError: if ``x`` has fewer than two dimensions.
 
+    >>> rotate(torch.tensor([[1, 2], [3, 4]]), 1)
+    tensor([[2, 4],
+            [1, 3]])
+
     Taught in: notebooks/01.
     """
     if not isinstance(x, Tensor):
@@ -102,6 +106,14 @@ def valid_mask(
 
     Raises:
         TypeError, ValueError: for a size that is not two positive whole numbers, or a negative margin.
+
+    >>> from eqreg import CyclicGroup
+    >>> valid_mask((5, 5), 1, CyclicGroup(8)).int()  # a turn by 45 degrees brings the corners in from outside
+    tensor([[0, 0, 1, 0, 0],
+            [0, 1, 1, 1, 0],
+            [1, 1, 1, 1, 1],
+            [0, 1, 1, 1, 0],
+            [0, 0, 1, 0, 0]], dtype=torch.int32)
     """
     h, w = need_sizes(size, "size", "H, W")
     need_group(group)
@@ -131,6 +143,10 @@ def permute_channels(z: Tensor, g: Element | int, field: FieldType) -> Tensor:
 
     Raises:
         ValueError: if the number of channels does not fit the field.
+
+    >>> from eqreg import C4
+    >>> permute_channels(torch.arange(5.0).reshape(5, 1, 1), 1, C4.field("1t + 1r")).flatten()
+    tensor([0., 4., 1., 2., 3.])
 
     Taught in: notebooks/01.
     """

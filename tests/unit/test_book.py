@@ -44,6 +44,12 @@ def test_reference_has_every_public_name():
     assert set(eqreg.__all__) <= named
 
 
+def test_every_public_name_has_an_example_that_runs():
+    """`--doctest-modules` runs them; pages of the API show them."""
+    public = {n: getattr(eqreg, n) for n in eqreg.__all__}
+    assert not [n for n, thing in public.items() if ">>> " not in (thing.__doc__ or "")]
+
+
 # Endings of files, and an argument that is called like a folder.
 NO_NAMES = {"eqreg.svg", "eqreg.safetensors", "eqreg.strict.order"}
 
