@@ -133,7 +133,8 @@ def _block(
         f'<div role="img" aria-label="{escape(alt)}" style="{LAYER}background:var(--y) 0/cover;'
         f'clip-path:inset(0 0 0 var(--at))"></div>{frame}<div style="{LINE}"></div></div>'
         f"<div><b>{escape(name)}</b> {escape(note)}</div>"
-        '<div style="display:grid;grid-template-columns:1fr 1fr;gap:.3em">'
+        '<div class="near" style="display:grid;grid-template-columns:1fr 1fr;gap:.3em;align-items:start;'
+        f'aspect-ratio:{2 * width}/{height}">'
         f'<div style="{ratio}background:var(--y) {near}"></div>{beside}</div></div>'
     )
 

@@ -142,7 +142,7 @@ def _pane(name: str, images: Sequence[np.ndarray], notes: Sequence[str], alt: st
     height, width = images[0].shape[:2]
     shown = "".join(
         f'<div data-i="{i}"{" hidden" if i else ""} style="{LAYER}background:var(--before-{i}) 0/cover">'
-        f'<img class="dark-light" src="{data(image)}" alt="{escape(alt)}" draggable="false" '
+        f'<img class="dark-light" src="{data(image)}" alt="{escape(alt)}" loading="lazy" draggable="false" '
         f'style="{LAYER}clip-path:inset(0 0 0 var(--at));background:none"></div>'
         for i, image in enumerate(images)
     )

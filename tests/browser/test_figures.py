@@ -35,6 +35,18 @@ def pictures():
     )
 
 
+def far():
+    """Close looks that stand below pages of text: no two pictures are equal."""
+    rows = np.linspace(0, 1, 40)[:, None] * np.ones((40, 60))
+    turned = {"plain": [rows**2, rows**3]}
+    return (
+        viz.closeup(rows, rows**4, {"plain": rows**5}, alt="{name}").html
+        + viz.wipe(
+            [rows**6, rows**7], turned, alt="{name}", values=["0°", "90°"], label="Turn"
+        ).html
+    )
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, serve):
     folder = tmp_path_factory.mktemp("figures")
@@ -47,6 +59,11 @@ def site(tmp_path_factory, serve):
             f"html[data-theme=dark] body{{background:#121212;color:#ccc}}</style>"
             f'<main class="bd-content" style="max-width:780px">{body}</main>'
         )
+    below = light.files_for_data(far(), folder / "drawn", "drawn")
+    (folder / "far.html").write_text(
+        f'<!doctype html><html lang="en"><title>t</title><link rel="icon" href="data:,"><style>{css}</style>'
+        f'<main style="max-width:780px"><p style="height:9000px">text</p>{below}'
+    )
     return serve(folder)
 
 
@@ -111,6 +128,24 @@ def test_a_click_moves_the_frame_in_all_pictures(opened):
     pane.click(position={"x": 5, "y": 5})
     style = page.locator("figure").last.get_attribute("style")
     assert "--zx: 0%" in style and "--zy: 0%" in style
+
+
+def test_pictures_below_the_screen_wait_for_their_reader_in_boxes_of_the_right_shape(opened):
+    page = opened("far")
+    fetched = (
+        "performance.getEntriesByType('resource').filter(e => e.name.includes('/drawn/')).length"
+    )
+    assert page.evaluate(fetched) == 0
+    high = "document.documentElement.scrollHeight"
+    before = page.evaluate(high)
+    for pane in page.locator(".pane").all():
+        box = pane.bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(1.5, rel=0.01)
+    page.locator("figure").last.scroll_into_view_if_needed()
+    # Of the close look the truth, both states and the error; of two turns the one that is shown.
+    page.wait_for_function(f"{fetched} === 6")
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate(fetched) == 6 and page.evaluate(high) == before
 
 
 def test_without_javascript_a_slider_says_so_and_shows_its_key_frames(opened):
