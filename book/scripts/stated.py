@@ -21,6 +21,7 @@ The first says how it is found: a name below, its arguments in order, then optio
     times FILE ROW TO               seconds of a step, as a multiple of those of TO
     at FILE PATH                    one entry
     less FILE PATH PATH             the first entry minus the second
+    ratio FILE PATH PATH            the first entry divided by the second
     quoted KEY                      somebody else's number: KEY is in book/references.bib
     page                            a number of this page's own run, which a cell prints
 
@@ -110,7 +111,7 @@ class _Files:
         return _read(path, path.stat().st_mtime_ns)
 
     def entry(self, name: str, path: str) -> Any:
-        if ":" in path:
+        if ":" in path and not path.startswith("/"):
             name, path = path.split(":", 1)
         found: Any = self.file(name) if path.startswith("/") else self.file(name)["rows"]
         return _inside(found, path)
@@ -246,8 +247,13 @@ def _less(f: _Files, name: str, path: str, other: str) -> str:
     return f.written(ours - theirs)
 
 
+def _ratio(f: _Files, name: str, path: str, other: str) -> str:
+    ours, theirs = (float(f.entry(name, "/" + p.lstrip("/"))) for p in (path, other))
+    return f.written(ours / theirs)
+
+
 KINDS: dict[str, Callable[..., str]] = {
     "mean": _mean, "delta": _delta, "gap": _gap, "gain": _gain,
-    "span": _span, "deltas": _deltas, "halves": _halves, "times": _times, "at": _at, "less": _less, "within": _within,
-    "contrast": _contrast, "verdict": _verdict, "seeds": _count, "mute": _mute,
+    "span": _span, "deltas": _deltas, "halves": _halves, "times": _times, "at": _at, "less": _less, "ratio": _ratio,
+    "within": _within, "contrast": _contrast, "verdict": _verdict, "seeds": _count, "mute": _mute,
 }  # fmt: skip

@@ -94,16 +94,22 @@ def normalise(text: str, name: str, url: str, branch: str, old: str, root: Path 
         lines = re.sub(
             rf"({re.escape(BADGE)}\)\]\(\S+/blob/[^/\s]+/)[^)\s]+", rf"\g<1>notebooks/{name}", lines
         )
-        if cell["cell_type"] == "markdown" and "<!--" in lines:
-            try:
-                lines = stated.rewrite(lines, root)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+        if cell["cell_type"] == "markdown":
+            lines = _numbers(lines, Path(name), root)
         cell["source"] = lines.rstrip().splitlines(keepends=True)
     for head in notebook["cells"][:1]:
         text = minutes.rewrite("".join(head["source"]), notebook["cells"])
         head["source"] = text.splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _numbers(text: str, path: Path, root: Path) -> str:
+    if "<!--" not in text:
+        return text
+    try:
+        return stated.rewrite(text, root)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def derive(root: Path) -> dict[Path, str]:
@@ -117,7 +123,8 @@ def derive(root: Path) -> dict[Path, str]:
     wanted = {}
     for pattern in TEXT_FILES:
         for path in sorted(root.glob(pattern)):
-            wanted[path] = rewrite_links(path.read_text(encoding="utf8"), old, url, branch)
+            text = rewrite_links(path.read_text(encoding="utf8"), old, url, branch)
+            wanted[path] = _numbers(text, path, root) if path.suffix == ".md" else text
     for path in sorted(root.glob("notebooks/*.ipynb")):
         wanted[path] = normalise(path.read_text(encoding="utf8"), path.name, url, branch, old, root)
     if (root / "myst.yml").exists():

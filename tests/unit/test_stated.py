@@ -57,6 +57,8 @@ EXPECTED = {
     "times f eqreg plain": "1.50",
     "at f settings/rates/1 sign=yes": "−2.25",
     "less f settings/rates/0 settings/rates/1": "2.75",
+    "ratio f settings/rates/1 settings/rates/0 digits=1 sign=yes": "−4.5",
+    "at other 'a: b, c/d: e/0' digits=0": "3",
     "contrast task eqreg plain": "+1.17 ± 0.72",
     "contrast task eqreg plain scale=100 digits=0": "+117 ± 72",
     "verdict task eqreg plain": "gain",
@@ -78,6 +80,7 @@ def root(tmp_path):
             "seeds": {"1": [{"psnr": 1.0}, {"psnr": 2.0}], "2": [{"psnr": 1.0}, {"psnr": 1.0}]},
         },
         "top": {"psnr": [7.0]},
+        "a: b, c": {"d: e": [3.0]},
     }
     (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts/f.json").write_text(json.dumps(ENGINE))

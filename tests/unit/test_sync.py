@@ -124,6 +124,19 @@ def test_check_reports_and_writes_nothing(project):
     assert before == {path: path.read_text() for path in before}
 
 
+def test_pages_take_their_numbers_from_artifacts_too(project):
+    (project / "artifacts").mkdir()
+    (project / "artifacts/f.json").write_text('{"seconds": 1.25}')
+    (project / "book").mkdir()
+    page = project / "book/page.md"
+    page.write_text("in <!--n at f seconds-->9<!--/n--> s")
+    assert page in sync.sync(project)
+    assert page.read_text() == "in <!--n at f seconds-->1.25<!--/n--> s"
+    page.write_text("in <!--n at f hours-->9<!--/n--> s")
+    with pytest.raises(ValueError, match=r"page\.md: .*at f hours"):
+        sync.sync(project)
+
+
 def test_exit_codes(project, capsys):
     assert sync.main(["--check"], project) == 1
     assert "stale: CITATION.cff" in capsys.readouterr().out
