@@ -1,11 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON that is read with an error that names the file."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def cache_folder() -> Path:
@@ -78,6 +82,81 @@ def part_of(path: Path) -> Path:
             with contextlib.suppress(OSError):
                 left.unlink()
     return path.with_name(f"{path.name}.part-{os.getpid()}")
+
+
+NUMBER = "a finite number"
+NUMBER_OR_NAN = "a number"  # JSON of Python knows NaN and Infinity
+
+
+def read_json(path: Path, what: str, form: Mapping[Any, Any]) -> dict[str, Any]:
+    """A JSON object with certain entries.
+
+    Args:
+        path: of the file.
+        what: it is expected to be, for the error.
+        form: names of entries and their forms. A name with a question mark may be missing, ``...`` stands for all
+            other names. A form is a type, several in a tuple, ``NUMBER``, ``NUMBER_OR_NAN``, a list of one form, or
+            an object of the same kind. Truth values are no numbers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else; the message names the file, the entry and what was expected.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected {what} as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected {what}, a JSON object, got {_short(content)}")
+    if (wrong := _misfit(content, form, "")) is not None:
+        name, expected, value = wrong
+        raise ValueError(f"{path}: expected {what} with {expected} {name!r}, got {_short(value)}")
+    return content
+
+
+def _misfit(value: Any, form: Any, name: str) -> tuple[str, str, Any] | None:
+    """The first part of ``value`` that is of another form: its name, what was expected, and what it is."""
+    inner: list[tuple[str, Any, Any]] = []
+    if isinstance(form, tuple):
+        tried = [_misfit(value, f, name) for f in form]
+        if None in tried:
+            return None
+        deeper = next((t for t in tried if t is not None and t[0] != name), None)
+        return deeper or (name, " or ".join(map(_said, form)), value)
+    if isinstance(form, Mapping) and isinstance(value, dict):
+        named = {str(k).removesuffix("?"): k for k in form if k is not ...}
+        others = [k for k in value if k not in named] if ... in form else []
+        inner = [
+            (f"{name}.{bare}".lstrip("."), value.get(bare), form[k])
+            for bare, k in named.items()
+            if bare == k or bare in value
+        ] + [(f"{name}.{k}".lstrip("."), value[k], form[...]) for k in others]
+    elif isinstance(form, list) and isinstance(value, list):
+        inner = [(f"{name}[{i}]", v, form[0]) for i, v in enumerate(value)]
+    elif not _fits(value, form):
+        return name, _said(form), value
+    return next((w for n, v, f in inner if (w := _misfit(v, f, n)) is not None), None)
+
+
+def _fits(value: Any, form: Any) -> bool:
+    if form in (NUMBER, NUMBER_OR_NAN):
+        try:
+            number = float(value) if type(value) in (int, float) else None
+        except OverflowError:
+            return False
+        return number is not None and (form == NUMBER_OR_NAN or math.isfinite(number))
+    return type(form) is type and type(value) is form
+
+
+def _said(form: Any) -> str:
+    if isinstance(form, Mapping):
+        return "dict"
+    return "list" if isinstance(form, list) else getattr(form, "__name__", str(form))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _alive(number: str) -> bool:

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..files import read_json
 from ..tasks import get_task
 from ..training.checkpoint import CheckpointError, load_weights, write_whole
-from .records import read_record
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel carries the files inside the package, a checkout has them at its root.
@@ -44,7 +44,7 @@ def load_artifact(name: str, *otherwise: str) -> dict[str, Any]:
             f"load_artifact: expected {' or '.join(n + '.json' for n in names)} at "
             f"{' or '.join(map(str, paths))}, found none"
         )
-    content = read_record(path, "load_artifact: stored results", {"stamp": dict})
+    content = read_json(path, "load_artifact: stored results", {"stamp": dict})
     missing = [key for key in _STAMP if key not in content["stamp"]]
     if missing:
         raise ValueError(f"load_artifact: the stamp in {path} lacks {', '.join(missing)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,7 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
     curves: dict[str, Any] = {}
     stamps = []
     for method, base in sources.items():
-        results = [
-            read_result(path)
-            for seed in known.seeds
-            if (path := base / method / f"seed-{seed}" / "result.json").is_file()
-        ]
+        results = _results(base, method, known.seeds, task, score)
         if not results:
             continue
         first = results[0]
@@ -85,6 +82,41 @@ def collect(out: str | Path, task: str, preset: str) -> dict[str, Any]:
         },
         "rows": rows, "curves": curves, "tuning": tuning,
     }  # fmt: skip
+
+
+def _results(
+    base: Path, method: str, seeds: Sequence[int], task: str, score: str
+) -> list[dict[str, Any]]:
+    """The finished runs of a row; they are those of their folder, and share all settings but the seed.
+
+    Raises:
+        ValueError: the message names the first file that belongs elsewhere.
+    """
+    found: list[dict[str, Any]] = []
+    for seed in seeds:
+        path = base / method / f"seed-{seed}" / "result.json"
+        if not path.is_file():
+            continue
+        result = read_result(path)
+        run, want = (
+            result["run"],
+            {"task": task, "preset": base.name, "method": method, "seed": seed},
+        )
+        if score not in result["metrics"] or score not in result["per_image"]:
+            raise ValueError(f"{path}: expected a result with the metric {score!r}, found none")
+        if found:
+            want |= {k: v for k, v in found[0]["run"].items() if k not in ("seed", "hash")}
+            for key in ("metrics", "per_image"):
+                if found[0][key].keys() != result[key].keys():
+                    raise ValueError(
+                        f"{path}: expected the {key} {', '.join(found[0][key])}, got "
+                        f"{', '.join(result[key])}; seed {found[0]['run']['seed']} lies beside it"
+                    )
+        if wrong := [f"{k} {v!r}, got {run.get(k)!r}" for k, v in want.items() if run.get(k) != v]:
+            beside = f"; seed {found[0]['run']['seed']} lies beside it" if found else ""
+            raise ValueError(f"{path}: expected a run with {'; '.join(wrong)}{beside}")
+        found.append(result)
+    return found
 
 
 def _sources(out: Path, task: str, preset: str) -> dict[str, Path]:

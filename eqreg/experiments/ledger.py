@@ -27,20 +27,25 @@ def restore(folder: Path, out: Path, task: str, preset: str) -> int:
     """Copy what ``folder`` knows into ``out``, where the engine takes it for done; what is there stays.
 
     A run of other settings is refused when it is asked for, as its hash differs.
+
+    Raises:
+        ValueError, FloatingPointError: a file in ``folder`` holds something else; the message names it.
     """
     return _copy(folder, out, task, preset, published=True)
 
 
 def _copy(source: Path, target: Path, task: str, preset: str, *, published: bool) -> int:
     known, copied = get_task(task).preset(preset), 0
+    # What a process may still be at work on is no fault; what somebody published is whole.
+    taken_from = Path.is_file if published else is_done
     for method in known.methods:
         here, there = source / task / preset / method, target / task / preset / method
         for seed in known.seeds:
             bare, full = f"seed-{seed}.json", f"seed-{seed}/result.json"
             given, taken = (bare, full) if published else (full, bare)
-            if is_done(here / given):
+            if taken_from(here / given):
                 copied += _write(read_result(here / given), there / taken, anew=not published)
-        if is_done(here / "tuning.json"):
+        if taken_from(here / "tuning.json"):
             copied += _write(
                 read_tuning(here / "tuning.json"), there / "tuning.json", anew=not published
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -9,12 +10,14 @@ import os
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..training.checkpoint import CheckpointError, load_weights
 
@@ -23,6 +26,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "_artifacts" / "weights", _PACKAGE.parent / "artifacts" / "weights")
 _CHUNK = 1 << 16
 _LARGEST_INDEX = 1_000_000  # bytes; ours has 10 000
+# What may be built for a file: a strict network is made from a plain one, of a width that is searched for.
+_BUILT_TIMES, _BUILT_MORE, _LEAST = 50, 20_000_000, 10_000
+_LARGEST_SIZE = 1_000_000
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.,=-]*\.safetensors")
 
 
@@ -66,17 +72,54 @@ def load_pretrained(
     run, stamp = (_dict(about.get(key)) for key in ("run", "stamp"))
     try:
         known = {k: v for k, v in run.items() if k in Run.__dataclass_fields__}
+        if large := [k for k, v in _dict(run.get("sizes")).items() if _number(v) > _LARGEST_SIZE]:
+            raise ValueError(f"expected sizes up to {_LARGEST_SIZE}, found {large[0]}")
         # Every weight is replaced; what was drawn for it shall not be missing in the caller's stream.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _bounded(sum(t.numel() for t in tensors.values())):
             model = prepared(Run(**known), run.get("sizes"))[2]
         model.load_state_dict(tensors)
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise CheckpointError(
             f"{path} was written by {stamp.get('version')} and does not fit the network that this version "
             f"builds: {error!r}"
         ) from error
     model.about = about  # type: ignore[assignment]
     return model.eval().to(device)
+
+
+@contextlib.contextmanager
+def _bounded(numbers: int) -> Iterator[None]:
+    """Refuse to build a network of far more numbers than its file has: the sizes in a header can be anything.
+
+    Raises:
+        ValueError: inside, before the weights that are too many are drawn.
+    """
+    left = _BUILT_TIMES * numbers + _BUILT_MORE
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= max(parameter.numel(), _LEAST) if parameter is not None else 0
+        if left < 0:
+            raise ValueError(
+                f"expected the sizes of a network of {numbers} numbers, found those of a far larger one"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) else 0.0
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -144,7 +187,9 @@ def _index(where: str, content: bytes) -> dict[str, tuple[str, int]]:
         }
         if any(size < 1 for _, size in found.values()):
             raise ValueError("a file without bytes")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
         raise CheckpointError(
             f"{where}: expected an index of weights, name to sha256 and bytes: {error!r}"
         ) from error
@@ -165,6 +210,8 @@ def _check(path: Path) -> None:
     name = f"{path.parent.name}/{path.name}"
     if not place.is_file() or not path.is_file():
         return
+    if place.stat().st_size > _LARGEST_INDEX:
+        raise _too_large(place)
     want, _ = _index(str(place), place.read_bytes()).get(name, (None, 0))
     if want is not None and (got := _sha256(path)) != want:
         raise CheckpointError(f"{path}: {place} has the SHA-256 {want}, the file has {got}")
@@ -210,10 +257,14 @@ def _fetch(address: str) -> bytes:
     except (OSError, http.client.HTTPException) as error:
         raise ConnectionError(f"could not read {address}: {error}") from error
     if len(content) > _LARGEST_INDEX:
-        raise CheckpointError(
-            f"{address}: expected an index of at most {_LARGEST_INDEX / 1e6:g} MB, got more"
-        )
+        raise _too_large(address)
     return content
+
+
+def _too_large(where: object) -> CheckpointError:
+    return CheckpointError(
+        f"{where}: expected an index of at most {_LARGEST_INDEX / 1e6:g} MB, got more"
+    )
 
 
 def _sha256(path: Path) -> str:

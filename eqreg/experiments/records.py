@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from ..extras import require
+from ..files import NUMBER, NUMBER_OR_NAN, read_json
 
 _CURVE_POINTS = 100
-# What a result holds, whatever version wrote it.
-_RESULT: Mapping[str, type] = {
-    name: dict for name in ("run", "stamp", "metrics", "per_image", "curves", "cost")
-}
-
-_TUNING: Mapping[str, type | tuple[type, ...]] = {
-    "lr": (int, float), "strength": (int, float), "tried": list, "hours": (int, float)
+# What is read of a result and of a tuning, whatever version wrote it.
+_RESULT: Mapping[str, Any] = {
+    "run": {
+        "task": str, "preset": str, "method": str, "seed": int, "lr": NUMBER, "strength": NUMBER
+    },
+    "stamp": {"device": str, "date": str, "version": str, "hours": NUMBER},
+    "metrics": {...: NUMBER_OR_NAN},
+    "per_image": {...: [NUMBER_OR_NAN]},
+    "curves": {"val": [{"step": NUMBER, ...: NUMBER_OR_NAN}]},
+    "cost": {"seconds_per_step": NUMBER, "images?": int},
+    "parameters": int, "silent?": [str], "mute?": bool, "share?": NUMBER_OR_NAN,
+    "strengths?": {...: NUMBER_OR_NAN},
+}  # fmt: skip
+_TUNING: Mapping[str, Any] = {
+    "lr": NUMBER_OR_NAN, "strength": NUMBER_OR_NAN, "tried": [dict], "hours": NUMBER, "score?": NUMBER,
+    "edge?": {...: bool}, "dead?": int, "stamp?": (str, {...: str}),
 }  # fmt: skip
 
 
@@ -26,12 +36,12 @@ def read_result(path: Path) -> dict[str, Any]:
     """The result of a run.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_record`.
+        FileNotFoundError, ValueError: as :func:`eqreg.files.read_json`.
         FloatingPointError: a metric is infinite or NaN; such a run is not done.
     """
-    result = read_record(path, "the result of a run", _RESULT)
+    result = read_json(path, "the result of a run", _RESULT)
     for name, value in result["metrics"].items():
-        if not (isinstance(value, int | float) and math.isfinite(value)):
+        if not math.isfinite(value):
             raise FloatingPointError(
                 f"{path}: expected finite metrics, got {name} {value}; remove the folder and take a "
                 "smaller learning rate"
@@ -43,9 +53,9 @@ def read_tuning(path: Path) -> dict[str, Any]:
     """What a tuning chose.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_record`.
+        FileNotFoundError, ValueError: as :func:`eqreg.files.read_json`.
     """
-    found = read_record(path, "the result of a tuning", _TUNING)
+    found = read_json(path, "the result of a tuning", _TUNING)
     if not (0 < found["lr"] < math.inf and 0 <= found["strength"] < math.inf):
         raise ValueError(
             f"{path}: expected a finite lr and strength, got {found['lr']} and {found['strength']}"
@@ -56,45 +66,10 @@ def read_tuning(path: Path) -> dict[str, Any]:
 def is_done(path: Path) -> bool:
     """Whether a run or a tuning left a sound file at ``path``."""
     try:
-        content = read_record(path, "a record", {})
-        return bool(content) and all(map(math.isfinite, content.get("metrics", {}).values()))
-    except (OSError, ValueError, TypeError, AttributeError):
+        (read_tuning if path.name == "tuning.json" else read_result)(path)
+    except (OSError, ValueError, FloatingPointError):
         return False
-
-
-def read_record(
-    path: Path, what: str, keys: Mapping[str, type | tuple[type, ...]]
-) -> dict[str, Any]:
-    """A JSON object with certain entries.
-
-    Args:
-        path: of the file.
-        what: it is expected to be, for the error.
-        keys: names of entries and their types.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds something else; the message names the file and what was expected.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected {what} as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected {what}, a JSON object, got {_short(content)}")
-    for key, kind in keys.items():
-        if not isinstance(content.get(key), kind):
-            kinds = kind if isinstance(kind, tuple) else (kind,)
-            raise ValueError(
-                f"{path}: expected {what} with {' or '.join(k.__name__ for k in kinds)} {key!r}, got "
-                f"{_short(content.get(key))}"
-            )
-    return content
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return True
 
 
 class Log:

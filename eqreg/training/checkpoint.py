@@ -197,6 +197,8 @@ def _open(path: Path, kind: str) -> tuple[dict[str, Tensor], str]:
         CheckpointError: it is another file, or not what was written.
     """
     safetensors = require("safetensors", extra="tasks")
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise CheckpointError(f"{path}: expected a file, found a folder or a device")
     try:
         with safetensors.safe_open(path, "pt") as file:
             outer = file.metadata() or {}

@@ -3,7 +3,9 @@
 import hashlib
 import http.server
 import json
+import os
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -248,3 +250,36 @@ def test_names_that_the_index_does_not_list(server):
 def test_no_server():
     with pytest.raises(ConnectionError, match=r"could not read http://127.0.0.1:1/index.json"):
         load_pretrained("rain/magic", url="http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"width": 40_000, "depth": 3}, {"depth": 10**5}, {"depth": 10**12}]
+)
+def test_sizes_in_a_header_are_bounded_by_what_the_file_holds(weights, sizes):
+    """The first would draw 14 billion numbers, the last would fill the memory with a list of layers."""
+    tensors, about = load_weights(weights)
+    about["run"]["method"] = "plain"
+    about["run"]["sizes"] |= sizes
+    path = weights.parents[2] / "large.safetensors"
+    save_weights(path, tensors, about)
+    start = time.perf_counter()
+    with pytest.raises(CheckpointError, match=r"large\.safetensors .*expected (the )?sizes"):
+        load_pretrained(path)
+    assert time.perf_counter() - start < 30
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    for name in ("pipe.safetensors", "folder.safetensors"):
+        with pytest.raises(CheckpointError, match=f"{name}: expected a file"):
+            load_pretrained(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"a/b.safetensors": {"sha256": "", "bytes": 1e999}}', " " * 2_000_000]
+)
+def test_an_index_beside_weights_is_bounded(weights, content):
+    (weights.parents[1] / "index.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"index\.json: expected an index"):
+        load_pretrained(weights)

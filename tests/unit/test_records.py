@@ -1,9 +1,12 @@
 """What runs leave behind: files that are something else are named, whoever reads them."""
 
+import copy
+import dataclasses
 import errno
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import torch
 from eqreg import files
 from eqreg.experiments import artifacts, comparison
 from eqreg.experiments.cli import main
-from eqreg.experiments.records import Log, is_done, read_record
+from eqreg.experiments.records import Log, is_done
 from eqreg.experiments.runs import Run, train
 from eqreg.experiments.tuning import tune
 from eqreg.tasks import Preset
@@ -46,10 +49,121 @@ def test_files_of_another_form_are_one_line(tmp_path, capsys, content, name):
     path.write_text(content, encoding="latin-1")
     arguments = [*COMMON, "--out", str(tmp_path)]
     one_line(capsys, main(["train", *arguments]), path, "expected the result of a ")
-    assert not is_done(path) or content.startswith('{"')
+    assert not is_done(path)
     if "seed" in name:
         status = main(["compare", "rain", "--preset", "tiny", "--out", str(tmp_path)])
         one_line(capsys, status, path, "expected the result of a run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two runs of a row and its tuning."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Rain, "presets", {**Rain.presets, "tiny": dataclasses.replace(TINY, seeds=(0, 1))}
+        )
+        root = tmp_path_factory.mktemp("finished")
+        row = root / "rain" / "tiny" / "plain"
+        result = train(Run("rain", "tiny", "plain", 0, 1e-3), root)
+    result["run"]["seed"] = 1
+    (row / "seed-1").mkdir()
+    (row / "seed-1" / "result.json").write_text(json.dumps(result))
+    tuning = {
+        "lr": 1e-3, "strength": 0.0, "score": 20.0, "edge": {"lr": False, "strength": False}, "dead": 0, "hours": 0.1,
+        "tried": [{"lr": 1e-3, "strength": 0.0, "score": 20.0, "share": 0.0, "dead": 0}],
+        "stamp": {key: result["stamp"][key] for key in ("device", "date", "version")},
+    }  # fmt: skip
+    (row / "tuning.json").write_text(json.dumps(tuning))
+    return root
+
+
+def parts(value, path=()):
+    """The places inside a JSON value; of a list, of its first entry."""
+    yield path
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value[:1])
+        if isinstance(value, list)
+        else ()
+    )
+    for key, v in inner:
+        yield from parts(v, (*path, key))
+
+
+def damaged(value, path, new):
+    value = copy.deepcopy(value)
+    at = value
+    for key in path[:-1]:
+        at = at[key]
+    if new is ...:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = new
+    return value
+
+
+@pytest.mark.parametrize("name", ["seed-0/result.json", "tuning.json"])
+def test_any_part_of_a_record_that_is_something_else_is_one_line(
+    finished, tmp_path, capsys, monkeypatch, name
+):
+    monkeypatch.setattr(
+        Rain, "presets", {**Rain.presets, "tiny": dataclasses.replace(TINY, seeds=(0, 1))}
+    )
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    row = tmp_path / "rain" / "tiny" / "plain"
+    for seed in (0, 1):  # two metrics say as much as eleven
+        content = json.loads((row / f"seed-{seed}" / "result.json").read_text())
+        for key in ("metrics", "per_image"):
+            content[key] = {k: content[key][k] for k in ("psnr", "ssim")}
+        (row / f"seed-{seed}" / "result.json").write_text(json.dumps(content))
+    good = json.loads((row / name).read_text())
+    for at in list(parts(good))[1:]:
+        for new in (None, [], "x", math.nan, 10**400, ...):
+            (row / name).write_text(json.dumps(damaged(good, at, new)))
+            status = main(["compare", "rain", "--preset", "tiny", "--out", str(tmp_path)])
+            err = capsys.readouterr().err
+            # One that does not fit the seed beside it may be told of that one.
+            named = str(row / name) in err or ("seed-1/" in err and "seed 0 lies beside it" in err)
+            assert not status or (status < 3 and err.count("\n") == 1 and named), (at, new, err)
+
+
+@pytest.mark.parametrize(
+    "key, value", [("method", "decay"), ("seed", 7), ("preset", "cpu"), ("task", "mar")]
+)
+def test_a_result_in_the_folder_of_another_run_is_not_compared(
+    finished, tmp_path, capsys, monkeypatch, key, value
+):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "rain" / "tiny" / "plain" / "seed-0" / "result.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(damaged(content, ("run", key), value)))
+    status = main(["compare", "rain", "--preset", "tiny", "--out", str(tmp_path)])
+    one_line(
+        capsys, status, path, f"expected a run with {key} {content['run'][key]!r}, got {value!r}"
+    )
+
+
+@pytest.mark.parametrize("key, value", [("lr", 0.5), ("steps", 7), ("sizes", {})])
+def test_seeds_of_different_settings_are_no_row(
+    finished, tmp_path, capsys, monkeypatch, key, value
+):
+    monkeypatch.setattr(
+        Rain, "presets", {**Rain.presets, "tiny": dataclasses.replace(TINY, seeds=(0, 1))}
+    )
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "rain" / "tiny" / "plain" / "seed-1" / "result.json"
+    path.write_text(json.dumps(damaged(json.loads(path.read_text()), ("run", key), value)))
+    status = main(["compare", "rain", "--preset", "tiny", "--out", str(tmp_path)])
+    one_line(capsys, status, path, f"expected a run with {key} ", "seed 0 lies beside it")
+
+
+def test_a_published_run_that_is_damaged_is_named(finished, tmp_path, capsys):
+    path = tmp_path / "runs" / "rain" / "tiny" / "plain" / "seed-0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("null")
+    arguments = ["--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    one_line(capsys, main(["run", *COMMON, *arguments]), path, "expected the result of a run")
 
 
 def test_a_tuning_that_chose_no_number(tmp_path, capsys):
@@ -85,7 +199,7 @@ def test_what_was_found_is_shown(tmp_path):
     with pytest.raises(
         ValueError, match=r"a: expected a thing with int or float 'n', got \[0, 1, .*\.\.\.$"
     ):
-        read_record(tmp_path / "a", "a thing", {"n": (int, float)})
+        files.read_json(tmp_path / "a", "a thing", {"n": (int, float)})
 
 
 @pytest.mark.parametrize("command", ["train", "tune", "run"])
