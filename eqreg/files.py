@@ -88,15 +88,15 @@ NUMBER = "a finite number"
 NUMBER_OR_NAN = "a number"  # JSON of Python knows NaN and Infinity
 
 
-def read_json(path: Path, what: str, form: Mapping[Any, Any]) -> dict[str, Any]:
+def read_json(path: Path, what: str, form: Any) -> dict[str, Any]:
     """A JSON object with certain entries.
 
     Args:
         path: of the file.
         what: it is expected to be, for the error.
         form: names of entries and their forms. A name with a question mark may be missing, ``...`` stands for all
-            other names. A form is a type, several in a tuple, ``NUMBER``, ``NUMBER_OR_NAN``, a list of one form, or
-            an object of the same kind. Truth values are no numbers.
+            other names. A form is a type, ``NUMBER``, ``NUMBER_OR_NAN``, a list of one form, an object of the same
+            kind, or several forms in a tuple. Truth values are no numbers.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -243,7 +243,7 @@ def _claim(folder: Path, made_by: str) -> None:
         raise ValueError(
             f"{folder} holds something that `eqreg ct repair` did not make; rename it, or take another name"
         )
-    if mark.is_file() and mark.read_text(encoding="utf-8") != made_by:
+    if mark.is_file() and mark.read_bytes() != made_by.encode():
         for split in folder.iterdir():
             if split.is_dir():
                 shutil.rmtree(split)
@@ -261,9 +261,10 @@ def _repaired(root: Path, name: str, record: dict[str, Any], like: Tensor) -> Te
             f"{path}: expected the image, found none; `eqreg ct repair {root} --with ...` goes on where it stopped"
         )
     try:
-        image = torch.from_numpy(np.load(path, allow_pickle=False))
-    except (ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{path}: could not be read: {error}") from error
+        with path.open("rb") as file:
+            image = torch.from_numpy(np.load(file, allow_pickle=False))
+    except Exception as error:  # decoders of damaged files raise what they like
+        raise ValueError(f"{path}: could not be read: {' '.join(str(error).split())}") from error
     if image.shape != like.shape or not image.is_floating_point() or image.isnan().any():
         raise ValueError(
             f"{path}: expected an image {tuple(like.shape)} in 1/cm without NaN, found {tuple(image.shape)} of "

@@ -8,8 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +21,14 @@ from typing import Any
 import torch
 
 from ...extras import require
-from ...files import write_whole
+from ...files import read_json, write_whole
 from ..ct import PNG_OFFSET
 from .field import COARSEST, FINEST
 from .layout import LAYOUTS, Case
-from .manifest import MANIFEST, finish, picture, read_manifest
+from .manifest import MANIFEST, RECORD, check_cases, finish, picture, read_manifest
 from .place import labels
 from .protocol import Recipe
-from .scan import WORK, Job, own_masks_count, prepare, refusal, run, scanned
+from .scan import WORK, Job, own_masks_count, prepare, refusal, run, scanned, unpacked
 from .slices import Source, find_slices
 
 _SHOWN = 6
@@ -122,7 +126,7 @@ def make(
                 report(f"left out {record['refused']}")
             for line in record.get("source", {}).get("told", ()):
                 report(f"{job.source.name}: {line}")
-    records = [json.loads(_record(root, job).read_text(encoding="utf-8")) for job in todo]
+    records = [_known(_record(root, job), recipe.geometry.size) for job in todo]
     about = {"key": key, "seed": plan.seed, "layout": plan.layout}
     return finish(root, about, recipe, records, refused)
 
@@ -220,7 +224,7 @@ def _claim(root: Path, key: str) -> dict[str, Any] | None:
         content = read_manifest(root)
         if content["key"] == key:
             return content
-    elif mark.is_file() and mark.read_text() == key:
+    elif mark.is_file() and mark.read_bytes() == key.encode():
         return None
     elif not root.exists() or not any(root.iterdir()):
         write_whole(mark, key.encode())
@@ -240,15 +244,49 @@ def _work(
             yield job, run(job, *how)
         return
     with ProcessPoolExecutor(
-        min(processes, len(jobs)), multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
+        min(processes, len(jobs)), multiprocessing.get_context("spawn"), _begin
     ) as pool:
         tasks = {pool.submit(run, job, *how): job for job in jobs}
         try:
             for task in as_completed(tasks):
                 yield tasks[task], task.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"one of {processes} processes ended within a slice, as the system ends them where memory is short; "
+                "give fewer --jobs"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _known(path: Path, size: int) -> dict[str, Any]:
+    """What a slice left.
+
+    Raises:
+        ValueError: the file holds something else; the message names it.
+    """
+    record = read_json(path, "the record of a slice (remove it to scan that again)", RECORD)
+    try:
+        if "cases" in record:
+            unpacked(record, size)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected masks of {size} pixels a side: {error}") from error
+    check_cases(path, record.get("cases", []))
+    return record
+
+
+def _begin() -> None:
+    """A worker has one thread, leaves Ctrl-C to the process that started it, and does not outlive it."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if (parent := multiprocessing.parent_process()) is not None:
+
+        def follow() -> None:
+            parent.join()  # whatever killed it: a worker waits for work for ever
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
 
 
 def _record(root: Path, job: Job) -> Path:

@@ -27,6 +27,18 @@ MANIFEST = "manifest.json"
 _FORMAT = "eqreg ct data set 1"
 # What is read of each case.
 _FIELDS = {"split": str, "slice": str, "file": str, "number": int, "area": int}
+_MASKS_NDIM = 3
+# What is read of what a slice left.
+_CASE = {
+    **_FIELDS, "materials": [str], "implants": [{"kind": str}], "sha256": str, "clean?": str,
+}  # fmt: skip
+RECORD = (
+    {
+        "source": {"name": str, "sha256": (str, type(None)), "spacing": (list, type(None)), "told": [str]},
+        "masks": str, "cases": [_CASE],
+    },
+    {"refused": str},
+)  # fmt: skip
 _SHOWN = 6
 
 
@@ -99,16 +111,18 @@ def read_manifest(root: str | Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: could not be read: {error}") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != _FORMAT:
         raise ValueError(f"{path}: expected the format {_FORMAT!r}, found {found!r}")
-    _check_cases(path, content.get("cases"))
+    if not isinstance(content.get("key"), str):
+        raise ValueError(f"{path}: expected key (str), found {content.get('key')!r}")
+    check_cases(path, content.get("cases"))
     return content
 
 
-def _check_cases(path: Path, found: Any) -> None:
+def check_cases(path: Path, found: Any) -> None:
     """Refuse what no record of a case can be; paths stay below the data set's folder.
 
     Raises:
@@ -123,6 +137,10 @@ def _check_cases(path: Path, found: Any) -> None:
                 raise ValueError(
                     f"{path}: expected {key} ({kind.__name__}) of case {i}, found {value!r}"
                 )
+        if not record["file"].endswith(".npz") and not isinstance(record.get("clean"), str):
+            raise ValueError(
+                f"{path}: expected clean (str) of case {i}, found {record.get('clean')!r}"
+            )
         for key in ("split", "slice", "file", "clean"):
             parts = PurePosixPath(record.get(key, "")).parts
             if ".." in parts or "/" in parts:
@@ -141,9 +159,13 @@ def read_split_masks(root: Path, split: str) -> np.ndarray[Any, Any] | None:
     if not path.is_file():
         return None
     try:
-        return np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{path}: could not be read: {error}") from error
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+    except Exception as error:  # decoders of damaged files raise what they like
+        raise ValueError(f"{path}: could not be read: {' '.join(str(error).split())}") from error
+    if not isinstance(found, np.ndarray) or found.ndim != _MASKS_NDIM:
+        raise ValueError(f"{path}: expected an array (H, W, masks), found {np.shape(found)}")
+    return found
 
 
 def cases(
