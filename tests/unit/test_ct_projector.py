@@ -237,19 +237,6 @@ def test_batches_are_their_images():
     assert a.project(x[:0]).shape == (0, 3, 72, 61)
 
 
-@BEAMS
-def test_both_ways_to_multiply_agree(geometry):
-    """Bags where torch has FBGEMM, sparse products elsewhere; 200 pixels have strips."""
-    for size in (61, 200):
-        beam = replace(geometry, size=size, **({"source": 900.0} if geometry is FAN else {}))
-        a, b = Projector(beam, cache=False), Projector(beam, cache=False)
-        b._bags = False
-        x = torch.rand(5, size, size, generator=seeded())
-        assert relative(a.project(x), b.project(x)) < 1e-6
-        assert relative(a.backproject(a.project(x)), b.backproject(a.project(x))) < 1e-6
-        assert torch.equal(a.project(x)[4], a.project(x[4]))
-
-
 def test_radon_of_scikit_image_agrees():
     transform = require("skimage.transform", extra="tasks")
     x = blobs() * disc(61, 29)

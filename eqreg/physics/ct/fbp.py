@@ -36,7 +36,7 @@ from .units import check_sinograms
 
 METHODS = ("textbook", "published")
 # Sinograms filtered together: their spectra are three times as large as they are.
-_TOGETHER = {"cpu": 4, "cuda": 16}
+_TOGETHER = {"cpu": 2, "cuda": 16}
 
 
 class FBP:

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...extras import require
@@ -26,9 +24,9 @@ from .cache import cache_folder, cached
 from .geometry import Geometry
 from .units import check_images, check_sinograms
 
-# Images that go through the matrix together. More of them read it less often; on a processor their pixels
-# then leave its cache, which costs more: a ray crosses the whole image.
-_TOGETHER = {"cpu": 4, "cuda": 8}
+# Images that go through the matrix together, forwards and back. More of them read it less often; on a
+# processor their pixels then leave its cache, which costs more: a ray crosses the whole image.
+_TOGETHER = {"cpu": (1, 2), "cuda": (8, 8)}
 
 
 class QuarterOperator:
@@ -69,9 +67,7 @@ class QuarterOperator:
         self._by_pixels = by_pixels
         self._csr = matrix
         # The matrix with rows of cells, and that with rows of pixels.
-        self._matrices: dict[bool, Tensor | list[_Rows]] = {}
-        bags = "fbgemm" in torch.backends.quantized.supported_engines
-        self._bags = bags and self.device.type == "cpu" and dtype == torch.float32
+        self._matrices: dict[bool, Tensor] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.geometry!r}, device={str(self.device)!r})"
@@ -108,7 +104,7 @@ class QuarterOperator:
         lead = t.shape[:-2]
         t = t.reshape(-1, *t.shape[-2:])
         step = self._backward_chunk if back else self._forward_chunk
-        together = _TOGETHER.get(self.device.type, 1)
+        together = _TOGETHER.get(self.device.type, (1, 1))[back]
         parts = [step(chunk) for chunk in t.split(together)] if len(t) else []
         sides = (self.geometry.size,) * 2 if back else (self.geometry.views, self.geometry.bins)
         result = torch.cat(parts) if parts else t.new_zeros((0, *sides))
@@ -121,7 +117,9 @@ class QuarterOperator:
         if self._mirrors == 2:
             turned = torch.cat([turned, _mirrored(turned)])
         columns = turned.reshape(self._mirrors * self._turns * len(x), -1).T.contiguous()
-        rays = self._product(columns, by_pixels=False)
+        rays = self._matrix(by_pixels=False) @ columns
+        if len(rays) > self._shape[0]:  # a ray's strips
+            rays = rays.reshape(-1, self._shape[0], rays.shape[-1]).sum(0)
         y = rays.T.reshape(self._mirrors, self._turns, len(x), self.geometry.part, -1)
         halves = [y[0], *(half.flip(-2, -1) for half in y[1:])]
         sectors = torch.cat(halves, -2).transpose(0, 1)
@@ -133,7 +131,7 @@ class QuarterOperator:
         halves = list(sectors.split(self.geometry.part, -2))
         halves[1:] = [half.flip(-2, -1) for half in halves[1:]]
         columns = torch.stack(halves).reshape(-1, self._shape[0]).T.contiguous()
-        pixels = self._product(columns, by_pixels=True)
+        pixels = self._matrix(by_pixels=True) @ columns
         parts = pixels.T.reshape(self._mirrors, self._turns, len(y), n, n)
         found = []
         for i, half in enumerate(parts):
@@ -146,24 +144,12 @@ class QuarterOperator:
             found += turned
         return found[0] + found[1] if len(found) > 1 else found[0]
 
-    def _product(self, columns: Tensor, *, by_pixels: bool) -> Tensor:
-        """The matrix times columns; the strips of a ray, which stand in several rows, are added up."""
+    def _matrix(self, *, by_pixels: bool) -> Tensor:
         if by_pixels not in self._matrices:
             csr = self._csr if by_pixels == self._by_pixels else self._transposed()
-            height, width = self._shape[by_pixels], self._shape[not by_pixels]
-            made = self._rows(csr, height) if self._bags else self._tensor(csr, width)
-            self._matrices[by_pixels] = made
-        matrix = self._matrices[by_pixels]
-        if isinstance(matrix, Tensor):
-            found = matrix @ columns
-            height = self._shape[by_pixels]
-            return (
-                found.reshape(-1, height, found.shape[-1]).sum(0) if len(found) > height else found
-            )
-        total = matrix[0].times(columns)
-        for rows in matrix[1:]:
-            total += rows.times(columns)
-        return total
+            shape = (len(csr.pointers) - 1, self._shape[not by_pixels])
+            self._matrices[by_pixels] = self._tensor(csr, shape)
+        return self._matrices[by_pixels]
 
     def _transposed(self) -> CSR:
         sparse = require("scipy.sparse", extra="tasks")
@@ -174,39 +160,15 @@ class QuarterOperator:
             turned.indices %= self._shape[0]  # the strips of a ray are one ray again
         return CSR(turned.indptr, turned.indices, turned.data)
 
-    def _rows(self, csr: CSR, height: int) -> list[_Rows]:
-        pointers, columns, values = (torch.from_numpy(array) for array in csr)
-        found = []
-        for first in range(0, len(pointers) - 1, height):
-            own = pointers[first : first + height + 1]
-            part = slice(int(own[0]), int(own[-1]))
-            found.append(_Rows(own - own[0], columns[part], values[part]))
-        return found
-
-    def _tensor(self, csr: CSR, width: int) -> Tensor:
+    def _tensor(self, csr: CSR, shape: tuple[int, ...]) -> Tensor:
         pointers, columns, values = (torch.from_numpy(array) for array in csr)
         with warnings.catch_warnings():
             # torch says once per process that this layout is in beta.
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            shape = (len(pointers) - 1, width)
             matrix = torch.sparse_csr_tensor(
                 pointers, columns, values.to(self.dtype), size=shape, check_invariants=False
             )
             return matrix.to(self.device)
-
-
-class _Rows(NamedTuple):
-    """Rows of a CSR matrix as bags of weighted columns, which FBGEMM adds up faster than MKL multiplies."""
-
-    pointers: Tensor
-    columns: Tensor
-    values: Tensor
-
-    def times(self, x: Tensor) -> Tensor:
-        return F.embedding_bag(
-            self.columns, x, self.pointers, mode="sum", per_sample_weights=self.values,
-            include_last_offset=True,
-        )  # fmt: skip
 
 
 def _mirrored(images: Tensor) -> Tensor:

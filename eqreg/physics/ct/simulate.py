@@ -173,22 +173,17 @@ class Scanner:
         implants: Sequence[Mapping[str, Tensor]],
         generator: torch.Generator | None,
     ) -> Simulation:
-        parts = self._decomposed(mu)
-        masks = [mask.to(mu.dtype) for metals in implants for mask in metals.values()]
-        # Together, so that the matrix is read less often.
-        lengths = iter(self.projector.project(torch.stack([*parts.values(), *masks])))
-        paths = {material: next(lengths) for material in parts}
+        paths = self._tissue(mu)
         tissue = polychromatic(paths, self.beam)
-        sinograms = tissue.new_empty((2, len(implants), *tissue.shape))
-        trace = torch.empty(sinograms.shape[1:], dtype=torch.bool, device=tissue.device)
+        masks = torch.stack([mask for parts in implants for mask in parts.values()])
+        lengths = iter(self.projector.project(masks.to(tissue.dtype)))
         # One scan after the other: their sinograms stay in the processor's cache.
-        for i, metals in enumerate(implants):
-            metal = {m: next(lengths) for m in metals}
-            sinograms[0, i], sinograms[1, i], trace[i] = self._with_metal(
-                tissue, paths, metal, generator
-            )
-        ma, li = self.fbp(sinograms)
-        return Simulation(ma, li, sinograms[0], sinograms[1], trace)
+        scans = [
+            self._with_metal(tissue, paths, {m: next(lengths) for m in parts}, generator)
+            for parts in implants
+        ]
+        ma, li, trace = (torch.stack(parts) for parts in zip(*scans, strict=True))
+        return Simulation(self.fbp(ma), self.fbp(li), ma, li, trace)
 
     def _with_metal(
         self,
@@ -222,12 +217,9 @@ class Scanner:
         return self.fbp(p), p
 
     def _tissue(self, mu: Tensor) -> dict[str, Tensor]:
-        parts = self._decomposed(mu)
+        parts = decompose(mu, water_hu=self.protocol.water_hu, bone_hu=self.protocol.bone_hu)
         both = self.projector.project(torch.stack(list(parts.values())))
         return dict(zip(parts, both, strict=True))
-
-    def _decomposed(self, mu: Tensor) -> dict[str, Tensor]:
-        return decompose(mu, water_hu=self.protocol.water_hu, bone_hu=self.protocol.bone_hu)
 
     def _partial_volume(self, metal: Tensor, trace: Tensor) -> Tensor:
         reach = self.protocol.edge // 2
