@@ -168,6 +168,18 @@ def test_import_brings_no_task_and_no_training_loop():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_trace_does_not_wake_the_compiler():
+    """``torch._dynamo`` takes longer to import than a network takes to trace, and nothing is compiled."""
+    code = (
+        "import sys, torch, eqreg; from eqreg.layers.trace import tie;"
+        "net = torch.nn.Conv2d(3, 8, 3, padding=1); x = torch.rand(1, 3, 8, 8);"
+        "alone = tie(net, x, eqreg.C4); assert 'torch._dynamo' not in sys.modules;"
+        "import torch._dynamo; beside = tie(torch.nn.Sequential(net, torch.nn.ReLU()), x, eqreg.C4);"
+        "assert torch.equal(alone.index('weight'), beside.index('0.weight'))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_experiments_hand_out_what_they_list():
     for name in experiments.__all__:
         found = getattr(experiments, name)

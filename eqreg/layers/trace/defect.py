@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...symmetry.fields import FieldType
 from .action import Action, Maps, outer
+from .modes import Looking, awake
 from .tape import learnt, tensors_of
 
 Kinds = Sequence[FieldType | None] | None
@@ -158,7 +158,7 @@ def defect(
     return worst
 
 
-class _Open(TorchDispatchMode):
+class _Open(Looking):
     """Operations that put out one number for many inputs let some of each through: nothing behind them is hidden.
 
     What is done to every entry alike turns with the image, whichever function it is.
@@ -204,7 +204,7 @@ def tied_defect(
                 t.neg_()
                 now[name] = sign
         if draw == 0:
-            with _Open():
+            with awake(_Open)():
                 found = defect(model, x, *rest)
             if found <= EXACT:
                 worst = max(worst, found)

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from .modes import Looking, awake
 
 _MASKED = ("index", "index_put", "_index_put_impl", "masked_fill")
 
@@ -77,7 +78,7 @@ def overwrite(old: Tensor, new: Tensor, at: Tensor) -> Tensor:
     return torch.where(at >= 0, new.reshape(-1)[at.clamp_min(0)], old)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(Looking):
     def __init__(self, path: list[str]) -> None:
         super().__init__()
         self.tape, self.path = Tape(), path
@@ -249,7 +250,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
         args, kwargs: its inputs; the tensors among them are the tape's inputs.
     """
     path: list[str] = []
-    recorder = _Recorder(path)
+    recorder: _Recorder = awake(_Recorder)(path)
     tape = recorder.tape
     for name, tensor in learnt(model).items():
         tape.parameters[recorder.add(tensor)] = name
