@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from sound import TEXT
 
 from eqreg.experiments import campaign
 from eqreg.experiments.cli import main
@@ -99,7 +100,7 @@ def test_two_campaigns_on_one_folder_share_the_work(tmp_path, monkeypatch):
         "    with filelock.FileLock(leaves.with_suffix('.lock')).acquire(timeout=1):\n"
         "        if leaves.exists(): sys.exit()\n"
         "        with open(leaves.with_suffix('.done'), 'a') as file: file.write('x')\n"
-        "        time.sleep(0.3); leaves.write_text('{\"metrics\": {}}')\n"
+        "        time.sleep(0.3); leaves.write_text(sys.argv[2])\n"
         f"except filelock.Timeout: sys.exit({campaign.BUSY})"
     )
     jobs = [campaign.Job(str(i), (), tmp_path / f"{i}.json") for i in range(4)]
@@ -107,7 +108,7 @@ def test_two_campaigns_on_one_folder_share_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(
         campaign,
         "_start",
-        lambda j: subprocess.Popen([sys.executable, "-c", script, str(j.leaves)]),
+        lambda j: subprocess.Popen([sys.executable, "-c", script, str(j.leaves), TEXT]),
     )
     ends = []
     both = [

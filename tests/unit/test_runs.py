@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sound import TEXT
 
 from eqreg import (
     C2,
@@ -372,8 +373,8 @@ def test_jobs_wait_for_what_they_need_and_failures_are_told(monkeypatch, tmp_pat
     scripted(
         monkeypatch,
         {
-            "a": f"open({str(a)!r}, 'w').write('{{\"lr\": 1}}')",
-            "b": f"open({str(a)!r}); open({str(b)!r}, 'w').write('{{\"metrics\": {{}}}}')",
+            "a": f"open({str(a)!r}, 'w').write({TEXT!r})",
+            "b": f"open({str(a)!r}); open({str(b)!r}, 'w').write({TEXT!r})",
             "bad": "raise SystemExit(3)",
         },
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sound import RESULT
 from torch import nn
 
 from eqreg.experiments import campaign, comparison, ledger, tuning
@@ -175,8 +176,9 @@ def test_a_run_of_published_pairs_is_a_small_file(tmp_path):
         images = {k: v[0] * (2 if len(v[0]) == pairs else 1) for k, v in row["per_image"].items()}
         images |= {f"psnr_kept_back_{i}": [29.123] * 40 for i in range(3)}
         metrics = {k: 29.123456789012345 for k in images}
-        result = {
-            "run": {"hash": "0" * 16, **stored["settings"]}, "stamp": stored["stamp"], "metrics": metrics,
+        result = RESULT | {
+            "run": RESULT["run"] | {"hash": "0" * 16, **stored["settings"]},
+                "stamp": stored["stamp"], "metrics": metrics,
             "per_image": images, "curves": stored["curves"]["plain"], "cost": {"seconds_per_step": 0.1},
             "strengths": {f"background_nets.{i}.blocks.0.0": 40.0 for i in range(12)},
         }  # fmt: skip
