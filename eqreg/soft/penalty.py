@@ -27,7 +27,7 @@ class ProjectionPenalty:
     Raises:
         TypeError, ValueError: as for :class:`EquivarianceDecay`.
 
-    Of the energy 204 of the weights 0 to 8, 60 are outside, and 2|G|/(|G| - 1) is 8/3:
+    Of the energy 204 of the weights 0 to 8, 60 are outside, and :math:`2|G|/(|G|-1)` is 8/3:
 
     >>> from eqreg import C4
     >>> net = nn.Sequential(nn.Conv2d(1, 1, 3, bias=False))
