@@ -35,10 +35,11 @@ body, main.bd-main, article.printed { display: block !important; background: #ff
 article.printed { max-width: none !important; width: auto; padding: 0 !important; margin: 0; }
 .printed > section { break-before: page; }
 .printed h1, .printed h2, .printed h3, .printed summary, .printed .admonition-title { break-after: avoid; }
-.printed figure, .printed figure > * > *, .printed tr, .printed .admonition-title { break-inside: avoid; }
+.printed figure, .printed figure > * > *, .printed tr, .printed .admonition-title, .printed .math, .printed .sd-card {
+  break-inside: avoid; }
 .printed figure { margin-left: auto; margin-right: auto; }
 .printed img, .printed svg { max-width: 100%; height: auto; }
-.printed pre { white-space: pre-wrap; overflow-wrap: anywhere; overflow: visible; font-size: 7.6pt;
+.printed pre { white-space: pre-wrap; overflow-wrap: anywhere; overflow: visible; font-size: 6.9pt;
   max-height: none; }
 .printed div, .printed table { overflow: visible !important; max-height: none !important; }
 .printed th { position: static !important; }

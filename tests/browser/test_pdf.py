@@ -105,6 +105,28 @@ def test_nothing_is_clipped_in_print_and_no_frame_is_empty(folder, tree, browser
     page.close()
 
 
+def test_a_line_of_100_columns_fits_and_no_page_ends_within_a_formula_or_a_card(
+    folder, tree, browser
+):
+    soup = BeautifulSoup(str(tree), "html.parser")
+    added = (
+        f"<pre>{'x' * 100}</pre><pre>x</pre><div class='math'>x</div><div class='sd-card'>x</div>"
+    )
+    soup.select_one("#notebooks-01").append(BeautifulSoup(added, "html.parser"))
+    document = folder / "lines.html"
+    document.write_text(str(soup))
+    page = browser.new_page(
+        viewport={"width": 673, "height": 900}
+    )  # the text of A4 within the margins
+    page.emulate_media(media="print")
+    page.goto(document.as_uri())
+    full, short = page.eval_on_selector_all("pre", "all => all.slice(-2).map(e => e.clientHeight)")
+    assert full == short
+    inside = "all => all.map(e => getComputedStyle(e).breakInside)"
+    assert page.eval_on_selector_all(".math, .sd-card", inside) == ["avoid", "avoid"]
+    page.close()
+
+
 def test_pages_that_are_not_built_are_asked_for(tmp_path, capsys):
     assert pdf.main(["--html", str(tmp_path / "none")]) == 2
     assert "make book" in capsys.readouterr().err
