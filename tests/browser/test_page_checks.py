@@ -83,3 +83,18 @@ def test_dead_link_is_found(faults, folder, target):
 
     assert faults(check, GOOD) == []
     assert faults(check, GOOD.replace("#here", target))
+
+
+AXE = """window.axe = {run: async () => ({violations: [...document.querySelectorAll('.output')]
+  .filter(box => box.scrollWidth > box.clientWidth && box.tabIndex < 0)
+  .map(box => ({id: 'stopless', impact: 'serious', nodes: [{html: box.outerHTML}]}))})}"""
+WIDE = """<div class="cell_output"><div class="output" tabindex="-1" style="overflow:auto">
+<div style="width:900px">wide</div></div></div>"""
+THEME = """<script>addEventListener('resize', () => setTimeout(() => {
+document.querySelector('.output').tabIndex = 0}, 300))</script>"""
+
+
+@pytest.mark.parametrize(("theme", "number"), [(THEME, 0), ("", 1)])
+def test_what_scrolls_gets_the_time_to_have_its_tab_stop(faults, theme, number):
+    found = faults(lambda seen: checks.axe_faults(seen, AXE), WIDE + theme)
+    assert len(found) == number
