@@ -235,6 +235,15 @@ def test_pictures_become_files_once_and_photographs_a_second_picture(tmp_path):
     assert 'class="drawn photograph"' in light.photographs_twice(viz.show(np.eye(2), alt="a").html)
 
 
+def test_pieces_of_mathjax_are_asked_for_at_once():
+    script = '<script defer="defer" src="../_static/mathjax/startup.js?v=1"></script>'
+    asked = light.ask_for_maths(f"<head>\n    {script}</head>")
+    links = re.findall(r'<link rel="preload" as="script" href="([^"]*)">', asked)
+    assert {f"../_static/mathjax/{piece}.js" for piece in light.MATHS} < set(links)
+    assert asked.endswith(f"\n    {script}</head>")
+    assert light.ask_for_maths("<head></head>") == "<head></head>"
+
+
 def test_pages_get_the_icons_that_stand_on_them():
     theme = Path(pytest.importorskip("pydata_sphinx_theme").__file__).parent
     (place,) = theme.glob("theme/*/static/vendor/fontawesome/*")

@@ -21,6 +21,8 @@ DRAWN = re.compile(
 ICON_SCRIPT = re.compile(r'\s*<script src="[^"]*vendor/fontawesome[^"]*"></script>')
 ICON_FONT = re.compile(r'\s*<link rel="preload" as="font"[^>]*vendor/fontawesome[^>]*>')
 RULE = re.compile(r'((?:\.fa-[a-z0-9-]+:+before,?)+)\{content:"\\([0-9a-f]+)"\}')
+# They ask for each other one by one; a page says at once which ones it will need.
+STARTUP = re.compile(r'(\s*)(<script defer="defer" src="([^"]*)startup\.js[^"]*"></script>)')
 MATHS = ("core", "input/tex", "output/chtml", "a11y/assistive-mml")
 FONTS = {
     "fa-solid-900": ("Free", 900),
@@ -65,6 +67,18 @@ def choose_maths(app, config):
     config.mathjax_path = "mathjax/startup.js"
     given = config.mathjax3_config or {}
     config.mathjax3_config = given | {"loader": {"load": list(MATHS)}}
+
+
+def ask_for_maths(page: str) -> str:
+    """The page with the pieces of MathJax asked for from the beginning."""
+
+    def hints(match: re.Match) -> str:
+        space, script, folder = match.groups()
+        pieces = [f"{name}.js" for name in (*MATHS, "output/chtml/fonts/tex")]
+        links = [f'<link rel="preload" as="script" href="{folder}{piece}">' for piece in pieces]
+        return space + space.join([*links, script])
+
+    return STARTUP.sub(hints, page)
 
 
 def lighten(app, page, template, context, tree):
@@ -129,7 +143,7 @@ def finish(app, problem):
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf8")
         used |= set(re.findall(r"\bfa-[a-z0-9-]+", text))
-        lighter = ICON_FONT.sub("", ICON_SCRIPT.sub("", text))
+        lighter = ask_for_maths(ICON_FONT.sub("", ICON_SCRIPT.sub("", text)))
         # What folds the pages below one of the side bar has no name of its own for those who listen.
         lighter = lighter.replace(
             '<summary><span class="toctree-toggle"',
