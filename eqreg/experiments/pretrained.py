@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import http.client
-import json
 import os
-import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -20,16 +14,14 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..training.checkpoint import CheckpointError, load_weights
+from .downloads import LARGEST_INDEX, download, index_of, sha256
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # As for results: a wheel carries the files inside the package, a checkout at its root.
 _PLACES = (_PACKAGE / "_artifacts" / "weights", _PACKAGE.parent / "artifacts" / "weights")
-_CHUNK = 1 << 16
-_LARGEST_INDEX = 1_000_000  # bytes; ours has 10 000
 # What may be built for a file: a strict network is made from a plain one, of a width that is searched for.
 _BUILT_TIMES, _BUILT_MORE, _LEAST = 50, 20_000_000, 10_000
 _LARGEST_SIZE = 1_000_000
-_NAME = re.compile(r"\w[\w.-]*/\w[\w.,=-]*\.safetensors")
 
 
 def load_pretrained(
@@ -53,7 +45,8 @@ def load_pretrained(
         FileNotFoundError: no weights of this name; the message lists where they were looked for.
         CheckpointError: the file is damaged, was written for another version, or does not fit the
             network that this version builds.
-        ConnectionError: the download failed.
+        ConnectionError: the download failed; what arrived is kept.
+        OSError: the cache cannot be written to.
 
     No file is ever unpickled.
 
@@ -147,59 +140,6 @@ def _find(name: str, url: str | None) -> Path:
     return download(file, url, _cache())
 
 
-def download(file: str, url: str, folder: Path) -> Path:
-    """Fetch ``url/file`` into ``folder``, checked against the SHA-256 in ``url/index.json``.
-
-    Raises:
-        ConnectionError: the address cannot be read; what arrived is kept and completed next time.
-        FileNotFoundError: the index does not list the file.
-        CheckpointError: the content is not what the index says.
-    """
-    url = url.rstrip("/")
-    index = _index(f"{url}/index.json", _fetch(f"{url}/index.json"))
-    if file not in index:
-        raise FileNotFoundError(
-            f"{url}/index.json lists no {file}, only {', '.join(sorted(index))}"
-        )
-    target, (want, size) = folder / file, index[file]
-    if target.is_file() and _sha256(target) == want:
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    _complete(f"{url}/{file}", part, size)
-    if (got := _sha256(part)) != want:
-        part.unlink()
-        raise CheckpointError(f"{url}/{file}: expected the SHA-256 {want}, got {got}; not used")
-    os.replace(part, target)
-    return target
-
-
-def _index(where: str, content: bytes) -> dict[str, tuple[str, int]]:
-    """SHA-256 and bytes of each file of an index.
-
-    Raises:
-        CheckpointError: it is no index, or lists a name that is not of the form folder/name.safetensors.
-    """
-    try:
-        found = {
-            str(name): (str(entry["sha256"]), int(entry["bytes"]))
-            for name, entry in json.loads(content).items()
-        }
-        if any(size < 1 for _, size in found.values()):
-            raise ValueError("a file without bytes")
-    except (
-        ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
-    ) as error:  # fmt: skip
-        raise CheckpointError(
-            f"{where}: expected an index of weights, name to sha256 and bytes: {error!r}"
-        ) from error
-    if wrong := [name for name in found if not _NAME.fullmatch(name)]:
-        raise CheckpointError(
-            f"{where}: expected names like rain/eqreg.safetensors, got {wrong[0]!r}"
-        )
-    return found
-
-
 def _check(path: Path) -> None:
     """Compare a file with the index beside its folder, if there is one that lists it.
 
@@ -210,65 +150,11 @@ def _check(path: Path) -> None:
     name = f"{path.parent.name}/{path.name}"
     if not place.is_file() or not path.is_file():
         return
-    if place.stat().st_size > _LARGEST_INDEX:
-        raise _too_large(place)
-    want, _ = _index(str(place), place.read_bytes()).get(name, (None, 0))
-    if want is not None and (got := _sha256(path)) != want:
+    with place.open("rb") as file:
+        content = file.read(LARGEST_INDEX + 1)
+    want, _ = index_of(str(place), content).get(name, (None, 0))
+    if want is not None and (got := sha256(path)) != want:
         raise CheckpointError(f"{path}: {place} has the SHA-256 {want}, the file has {got}")
-
-
-def _complete(address: str, part: Path, size: int) -> None:
-    """Append what is missing of ``size`` bytes; start anew if the server does not know how to go on.
-
-    Raises:
-        ConnectionError: it broke off and another try brought nothing more; what arrived is kept.
-    """
-    if part.is_file() and part.stat().st_size > size:
-        part.unlink()
-    problem: Any = None
-    while (there := part.stat().st_size if part.is_file() else 0) < size:
-        try:
-            _append(address, part, there, size)
-        except (OSError, http.client.HTTPException) as error:
-            problem = error
-        if not part.is_file() or part.stat().st_size <= there:
-            raise ConnectionError(
-                f"could not read {address}: {problem or 'it broke off'} after {there} of {size} bytes; "
-                "call again to go on"
-            ) from problem
-
-
-def _append(address: str, part: Path, there: int, size: int) -> None:
-    request = urllib.request.Request(address, headers={"Range": f"bytes={there}-"} if there else {})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        goes_on = answer.status == 206
-        # A server that cannot go on sends all: that is one more try, not one without progress.
-        with part.open("ab" if goes_on else "wb") as file:
-            left = size - there if goes_on else size
-            while left and (chunk := answer.read(min(_CHUNK, left))):
-                file.write(chunk)
-                left -= len(chunk)
-
-
-def _fetch(address: str) -> bytes:
-    try:
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            content = answer.read(_LARGEST_INDEX + 1)
-    except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(f"could not read {address}: {error}") from error
-    if len(content) > _LARGEST_INDEX:
-        raise _too_large(address)
-    return content
-
-
-def _too_large(where: object) -> CheckpointError:
-    return CheckpointError(
-        f"{where}: expected an index of at most {_LARGEST_INDEX / 1e6:g} MB, got more"
-    )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _cache() -> Path:

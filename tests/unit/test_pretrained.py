@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import eqreg
-from eqreg.experiments import pretrained
-from eqreg.experiments.pretrained import download, load_pretrained
+from eqreg.experiments import downloads, pretrained
+from eqreg.experiments.downloads import download
+from eqreg.experiments.pretrained import load_pretrained
 from eqreg.experiments.runs import Run, train
 from eqreg.tasks import Preset
 from eqreg.tasks.rain import Rain
@@ -212,7 +213,7 @@ def test_what_is_no_index_is_named(server, weights, content):
 
 
 def test_an_index_that_is_too_large_is_refused(server, weights, monkeypatch):
-    monkeypatch.setattr(pretrained, "_LARGEST_INDEX", 20)
+    monkeypatch.setattr(downloads, "LARGEST_INDEX", 20)
     with pytest.raises(CheckpointError, match="expected an index of at most 2e-05 MB, got more"):
         load_pretrained("rain/strict-C4", url=server)
 
