@@ -34,10 +34,12 @@ html { font-size: 10.5pt; }
 body, main.bd-main, article.printed { display: block !important; background: #fff; }
 article.printed { max-width: none !important; width: auto; padding: 0 !important; margin: 0; }
 .printed > section { break-before: page; }
+.printed h1, .printed h2, .printed h3 { white-space: break-spaces; }  /* bookmarks keep the space at a line's end */
 .printed h1, .printed h2, .printed h3, .printed summary, .printed .admonition-title { break-after: avoid; }
 .printed figure, .printed figure > * > *, .printed tr, .printed .admonition-title, .printed .math, .printed .sd-card {
   break-inside: avoid; }
 .printed figure { margin-left: auto; margin-right: auto; }
+.printed figure > div:has(> div > .pane) { grid-template-columns: repeat(3, 1fr) !important; }
 .printed img, .printed svg { max-width: 100%; height: auto; }
 .printed pre { white-space: pre-wrap; overflow-wrap: anywhere; overflow: visible; font-size: 6.9pt;
   max-height: none; }
@@ -53,6 +55,16 @@ article.printed { max-width: none !important; width: auto; padding: 0 !important
 .contents li { list-style: none; margin: 0.2em 0; }
 .contents .part { font-weight: 600; margin-top: 0.8em; }
 """
+# The browser asks for a style's picture when it lays the page out for print, and prints without it.
+PICTURES = """async () => {
+  const styles = [...document.querySelectorAll('[style*="url("]')].map(e => e.getAttribute('style'));
+  const sheets = [...document.querySelectorAll('.printed style')].map(e => e.textContent);
+  const found = [...styles, ...sheets].join().matchAll(/url\\(["']?([^)"']+)["']?\\)/g);
+  window.kept = [...new Set([...found].map(m => m[1]))].map(src => Object.assign(new Image(), {src}));
+  await Promise.all([...document.images, ...window.kept].map(i => i.decode().catch(() => null)));
+  await document.fonts.ready;
+  await new Promise(next => requestAnimationFrame(() => requestAnimationFrame(next)));
+}"""
 FOOTER = (
     '<div style="width:100%;font-size:8px;text-align:center;color:#555">'
     '<span class="pageNumber"></span></div>'
@@ -186,22 +198,28 @@ def write(document: Path, target: Path) -> None:
     found = next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(0)  # a thousand formulas take their time
-        page.goto(document.as_uri())
-        page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
-        page.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => null)))")
-        page.pdf(
-            path=str(target),
-            prefer_css_page_size=True,
-            print_background=True,
-            display_header_footer=True,
-            header_template="<span></span>",
-            footer_template=FOOTER,
-            outline=True,
-            tagged=True,
-        )
+        print_by(browser, document, target)
         browser.close()
+
+
+def print_by(browser, document: Path, target: Path) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(0)  # a thousand formulas take their time
+    page.goto(document.as_uri())
+    page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
+    page.emulate_media(media="print")
+    page.evaluate(PICTURES)
+    page.pdf(
+        path=str(target),
+        prefer_css_page_size=True,
+        print_background=True,
+        display_header_footer=True,
+        header_template="<span></span>",
+        footer_template=FOOTER,
+        outline=True,
+        tagged=True,
+    )
+    page.close()
 
 
 def main(arguments: list[str] | None = None) -> int:

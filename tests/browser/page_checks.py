@@ -73,8 +73,8 @@ MATHS = r"""() => {
     if (!e.querySelector('mjx-container')) faults.push('not typeset: ' + e.textContent.trim());
   for (const e of document.querySelectorAll('mjx-merror, [data-mjx-error]'))
     faults.push('maths error: ' + e.textContent);
-  // Prices are fine ($5); a dollar before anything else, a TeX command or a role is not.
-  const raw = /\$(?!\d)|\$[^$]+\$|\\\(|\\\[|\\[a-zA-Z]{2,}|\{[a-z:]+\}`|^:::/;
+  // Prices are fine ($5); a dollar before anything else, a TeX command, a role or a backtick is not.
+  const raw = /`|Alias for field|\$(?!\d)|\$[^$]+\$|\\\(|\\\[|\\[a-zA-Z]{2,}|\{[a-z:]+\}`|^:::/;
   const runTogether = /\b[a-zA-Z]{27,}\b/;
   const walk = document.createTreeWalker(document.querySelector('main') ?? document.body, 4);
   for (let n = walk.nextNode(); n; n = walk.nextNode()) {

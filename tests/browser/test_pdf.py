@@ -127,6 +127,31 @@ def test_a_line_of_100_columns_fits_and_no_page_ends_within_a_formula_or_a_card(
     page.close()
 
 
+def test_pictures_of_styles_are_printed(tmp_path, browser):
+    """Also those that the browser asks for when it lays the page out for print."""
+    from PIL import Image
+
+    frames = []
+    for n in range(6):
+        Image.new("RGB", (96, 96), (40 * n, 90, 30)).save(tmp_path / f"{n}.png")
+        frame = '<div style="height:96px;width:96px;"></div>'
+        frames.append(f'<p style="height:1500px"></p><div style="--y:url({n}.png)">{frame}</div>')
+    late = "@media print { article > div > div { background: var(--y) 0/cover } }"
+    text = f"<!doctype html><style>{pdf.STYLE}{late}</style><article class='printed'>{''.join(frames)}</article>"
+    (tmp_path / "book.html").write_text(text)
+    pdf.print_by(browser, tmp_path / "book.html", tmp_path / "book.pdf")
+    assert (tmp_path / "book.pdf").read_bytes().count(b"/Subtype /Image") == 6
+
+
+def test_a_bookmark_keeps_the_space_at_the_end_of_a_line(tree, folder, browser):
+    (folder / "long.html").write_text(str(tree))
+    page = browser.new_page(viewport={"width": 673, "height": 900})
+    page.goto((folder / "long.html").as_uri())
+    spaces = "all => all.map(e => getComputedStyle(e).whiteSpace)"
+    assert set(page.eval_on_selector_all("h1", spaces)) == {"break-spaces"}
+    page.close()
+
+
 def test_pages_that_are_not_built_are_asked_for(tmp_path, capsys):
     assert pdf.main(["--html", str(tmp_path / "none")]) == 2
     assert "make book" in capsys.readouterr().err

@@ -111,9 +111,15 @@ def focusable_tables(app, pagename, templatename, context, doctree):
         context["body"] = context["body"].replace(f"{box}>", f'{box} tabindex="0">')
 
 
+def without_numbers_of_fields(app, what, name, member, skip, options):
+    """Fields of a named tuple, which its own text describes, are not listed as "Alias for field number 0"."""
+    return True if type(member).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
     # myst_nb's own summary is read out as "Toggle hidden content", whatever it hides.
     app.add_node(HideCodeCellNode, html=(visit_fold, depart_fold), override=True)
     app.add_post_transform(Reading)
     app.connect("html-page-context", focusable_tables)
+    app.connect("autodoc-skip-member", without_numbers_of_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
