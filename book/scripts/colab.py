@@ -44,6 +44,16 @@ def wheel() -> Path:
     return found[-1]
 
 
+def extras(path: Path) -> str:
+    """Which parts of the library a notebook's set-up cell asks for, such as ``tasks``."""
+    found = re.findall(r"\"eqreg\[([a-z,]+)\] @", path.read_text(encoding="utf8"))
+    if len(found) != 1:
+        raise ValueError(
+            f"{path.name}: expected one line that installs eqreg[...], found {len(found)}"
+        )
+    return found[0]
+
+
 def by_hand(notebooks: list[Path]) -> list[str]:
     """What set-up cells install beside the library, such as escnn: the arguments of each pip line."""
     lines = {
@@ -74,7 +84,7 @@ def prepare(notebooks: list[Path]) -> None:
             install(*torch)
         install("--upgrade", *PRESENT)
         (PLACE / ".ready").touch()
-    install(f"eqreg[tasks,scale] @ {wheel().as_uri()}")
+    install(f"eqreg @ {wheel().as_uri()}")
     install("--force-reinstall", "--no-deps", str(wheel()))  # the same version with other contents
     for line in by_hand(notebooks):
         install(*line.replace('"', "").split())
@@ -87,7 +97,11 @@ def main(arguments: list[str]) -> int:
     failed = []
     # The library beside the notebook would be taken for the installed one.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    for path in notebooks:
+    # What most ask for comes first, so that none finds what only another one asked for.
+    asked = {path: extras(path) for path in notebooks}
+    common = max(asked.values(), key=list(asked.values()).count, default="")
+    for path in sorted(notebooks, key=lambda path: (asked[path] != common, asked[path])):
+        install(f"eqreg[{asked[path]}] @ {wheel().as_uri()}")
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as empty:
             done = subprocess.run(

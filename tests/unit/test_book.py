@@ -2,6 +2,7 @@
 
 import pkgutil
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,16 @@ def test_our_extensions_are_loaded():
     """A folder for an extension says where it is; only the list says that it is wanted."""
     sphinx = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf8"))["sphinx"]
     assert set(sphinx["local_extensions"]) <= set(sphinx["config"]["extensions"])
+
+
+def test_each_chapter_is_tried_with_the_extras_that_it_installs(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "scripts"))
+    import colab
+
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = {path.stem: colab.extras(path) for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {part for parts in asked.values() for part in parts.split(",")} <= set(known)
+    assert asked["14_metal_artifacts"] == "ct"  # writes YAML
+    (tmp_path / "x.ipynb").write_text("{}")
+    with pytest.raises(ValueError, match="x.ipynb: expected one line"):
+        colab.extras(tmp_path / "x.ipynb")
