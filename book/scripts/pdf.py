@@ -35,7 +35,7 @@ body, main.bd-main, article.printed { display: block !important; background: #ff
 article.printed { max-width: none !important; width: auto; padding: 0 !important; margin: 0; }
 .printed > section { break-before: page; }
 .printed h1, .printed h2, .printed h3 { white-space: break-spaces; }  /* bookmarks keep the space at a line's end */
-.printed h1, .printed h2, .printed h3, .printed summary, .printed .admonition-title { break-after: avoid; }
+.printed h1, .printed h2, .printed h3, .printed summary, .printed .admonition-title, .printed dt { break-after: avoid; }
 .printed figure, .printed figure > * > *, .printed tr, .printed .admonition-title, .printed .math, .printed .sd-card {
   break-inside: avoid; }
 .printed figure { margin-left: auto; margin-right: auto; }
