@@ -19,7 +19,7 @@ from typing import Protocol
 from ..tasks import get_task
 from .locks import is_held
 from .records import is_done
-from .stopping import PARENT
+from .stopping import PARENT, holding_ctrl_c
 
 STOPPED = 75  # exit status of a run that was told to stop and left a checkpoint
 BUSY = 69  # of one that another process is at work on
@@ -153,7 +153,8 @@ def work(
 
 
 def _start(job: Job) -> Process:
-    return subprocess.Popen(command_line(job), env=environment())
+    with holding_ctrl_c():
+        return subprocess.Popen(command_line(job), env=environment())
 
 
 def command_line(job: Job) -> list[str]:

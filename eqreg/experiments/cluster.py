@@ -16,6 +16,7 @@ from typing import Any
 
 from ..extras import require
 from .campaign import GRACE, Job, command_line, environment
+from .stopping import holding_ctrl_c
 
 KINDS = ("local", "slurm")
 _POLL = 0.2
@@ -34,7 +35,8 @@ class Command:
     def __call__(self) -> int:
         """Run it; its exit status."""
         # Children of ours notice by this number when we are gone.
-        self._process = subprocess.Popen(self.line, env=environment())
+        with holding_ctrl_c():
+            self._process = subprocess.Popen(self.line, env=environment())
         try:
             # Not wait(), which would hold a lock when the signal for a checkpoint comes.
             while (status := self._process.poll()) is None:

@@ -1,6 +1,7 @@
 """Processes of a campaign: they end with it, share the work, and are never two on one run."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -213,6 +214,29 @@ def test_a_signal_in_the_last_evaluation_ends_it(tiny, tmp_path, capsys, monkeyp
         patched.setattr(Rain, "evaluate", evaluate)
         assert main([*TRAIN, "--out", str(tmp_path)]) == 0
     assert (tmp_path / "rain/tiny/plain/seed-0/result.json").is_file()
+
+
+def test_ctrl_c_while_a_child_imports_is_kept_for_later(tmp_path, capfd):
+    """A terminal sends it to all; Python would show a traceback for each child."""
+    where = ("--out", str(tmp_path), "--device", "cpu", "--lr", "1e-3", "--steps", "50")
+    child = campaign._start(campaign.Job("", ("train", "rain", *where), tmp_path / "x"))
+    child.send_signal(signal.SIGINT)
+    assert child.wait(LONG) == campaign.STOPPED
+    assert "Traceback" not in capfd.readouterr().err
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_ctrl_c_while_the_command_imports_is_one_line(monkeypatch, capsys):
+    class Interrupted:
+        def find_spec(self, name, *_):
+            if name == "eqreg.experiments.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "eqreg.experiments.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit, match="130"):
+        runpy.run_module("eqreg", run_name="__main__")
+    assert capsys.readouterr().err == "eqreg: interrupted; call again to go on\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
