@@ -23,6 +23,7 @@ from ..physics.ct.evaluate import WINDOW
 from .ct_train import train_on
 from .options import THREADS, real, whole
 from .pretrained import load_pretrained
+from .stopping import Stop
 
 Act = Callable[[argparse.Namespace], int]
 _COUNT, _SEED = whole(1, 10**9), whole(0, 2**63 - 1)
@@ -159,10 +160,11 @@ def _share(split: str) -> float:
 def _train(options: argparse.Namespace) -> int:
     if options.out.suffix != ".safetensors":
         raise ValueError(f"--out: expected a name ending in .safetensors, got {options.out}")
-    seconds = train_on(
-        options.folder, options.out, preset=options.preset, steps=options.steps, lr=options.lr,
-        seed=options.seed,
-    )  # fmt: skip
+    with Stop() as stop:
+        seconds = train_on(
+            options.folder, options.out, preset=options.preset, steps=options.steps, lr=options.lr,
+            seed=options.seed, stop=stop,
+        )  # fmt: skip
     print(f"{options.out}: {options.steps} steps in {seconds:.0f} s")
     return 0
 

@@ -56,6 +56,5 @@ def _write(content: dict[str, object], path: Path, *, anew: bool) -> bool:
     text = (json.dumps(content, separators=(",", ":")) + "\n").encode()
     if path.is_file() and (not anew or path.read_bytes() == text):
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     return True

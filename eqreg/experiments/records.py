@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+import socket
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +132,39 @@ def thinned(values: list[float]) -> list[float]:
 
 
 def tensorboard(folder: Path) -> Callable[[int, dict[str, float]], None]:
-    """A ``watch`` for :func:`eqreg.experiments.runs.train` that writes event files into ``folder``."""
-    writer = require("tensorboardX", extra="scale").SummaryWriter(str(folder))
+    """A ``watch`` for :func:`eqreg.experiments.runs.train` that writes event files into ``folder``.
+
+    Raises:
+        OSError: they cannot be written, now or at a look; the message names the folder.
+    """
+    scalar = require("tensorboardX.summary", extra="scale").scalar
+    event = require("tensorboardX.proto.event_pb2", extra="scale").Event
+    # SummaryWriter writes in a thread, which dies of a full disk and leaves the run waiting.
+    records = require("tensorboardX.record_writer", extra="scale").RecordWriter
+
+    @contextlib.contextmanager
+    def named() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"could not write {folder}: {error.strerror or error}") from error
+
+    with named():
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        writer = records(str(folder / name))
+        writer.write(event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
 
     def write(step: int, numbers: dict[str, float]) -> None:
-        for name, value in numbers.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
+        with named():
+            for name, value in numbers.items():
+                told = event(wall_time=time.time(), step=step, summary=scalar(name, value))
+                writer.write(told.SerializeToString())
+            writer.flush()
 
+    def close() -> None:
+        with contextlib.suppress(OSError):  # a full disk has been told of
+            writer.close()
+
+    weakref.finalize(write, close)
     return write

@@ -26,8 +26,10 @@ from eqreg import (
 )
 from eqreg.experiments import artifacts, campaign, comparison
 from eqreg.experiments.cli import main
+from eqreg.experiments.records import tensorboard
 from eqreg.experiments.runs import Run, Stopped, train
 from eqreg.experiments.tuning import settings, tune
+from eqreg.extras import require
 from eqreg.models import ResidualNet
 from eqreg.tasks import NAMES, Preset, get_task
 from eqreg.tasks.rain import Rain
@@ -531,6 +533,20 @@ def test_event_files_for_tensorboard(tiny, tmp_path):
     assert main([*arguments, "--tensorboard"]) == 0
     (events,) = (tmp_path / "rain/tiny/plain/seed-0/events").iterdir()
     assert b"val_psnr" in events.read_bytes()
+    with pytest.raises(OSError, match=r"could not write .*events: "):
+        tensorboard(tmp_path / "rain/tiny/plain/seed-0/result.json/events")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_event_files_is_one_line(tmp_path, monkeypatch):
+    """The thread of SummaryWriter died of it, which left the run waiting or a traceback at its end."""
+    writer = require("tensorboardX.record_writer", extra="scale")
+    monkeypatch.setattr(writer, "open_file", lambda path: open("/dev/full", "wb"))
+    threads = threading.active_count()
+    write = tensorboard(tmp_path / "events")
+    assert threading.active_count() == threads
+    with pytest.raises(OSError, match=r"could not write .*events: No space left on device"):
+        write(1, {"val_psnr": 30.0})
 
 
 def test_a_folder_that_cannot_be_written(tiny, tmp_path):
