@@ -113,8 +113,8 @@ def work(
         stop: asked again and again; True ends it as the budget does.
 
     Returns:
-        Jobs that are not done, and the exit statuses of those that failed. A job whose tuning failed
-        stays undone.
+        Jobs that are not done, and the exit statuses of those that failed; one that somebody stopped is no
+        failure. A job whose tuning failed stays undone.
     """
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     waiting = [job for job in jobs if not is_done(job.leaves)]
@@ -128,7 +128,7 @@ def work(
                     del running[process]
                     if status == BUSY:  # another campaign was quicker
                         waiting.append(job)
-                    elif status:
+                    elif status not in (0, STOPPED):
                         failed[job.name] = status
                     report(f"{job.name}: {_ENDS.get(status, f'exit status {status}')}")
             waiting = [job for job in waiting if not is_done(job.leaves)]

@@ -184,6 +184,23 @@ def test_a_child_that_does_not_listen_is_killed(tmp_path, monkeypatch):
     started[0].stdout.close()
 
 
+def test_a_child_that_somebody_stopped_has_not_failed(tmp_path, monkeypatch):
+    ends = {"stopped": campaign.STOPPED, "failed": 1, "killed": -signal.SIGKILL}
+    script = (
+        "import os, sys; n = int(sys.argv[1]); os.kill(os.getpid(), -n) if n < 0 else sys.exit(n)"
+    )
+    monkeypatch.setattr(
+        campaign,
+        "_start",
+        lambda job: subprocess.Popen([sys.executable, "-c", script, str(ends[job.name])]),
+    )
+    jobs = [campaign.Job(name, (), tmp_path / name) for name in ends]
+    told = []
+    left, failed = campaign.work(jobs, report=told.append)
+    assert left == jobs and failed == {"failed": 1, "killed": -signal.SIGKILL}
+    assert "stopped: stopped" in told
+
+
 def test_children_import_nothing_from_the_current_folder(tmp_path, monkeypatch, capfd):
     mark = tmp_path / "imported"
     for name in ("argparse", "tqdm", "torch"):
