@@ -113,6 +113,9 @@ def heading_faults(seen):
 
 OVERFLOW = """() => {
   const width = document.documentElement.clientWidth;
+  const left = [...document.querySelectorAll('main :is(mjx-container, img, table, p)')].filter(
+    e => e.getBoundingClientRect().width && e.getBoundingClientRect().left < -1);
+  if (left.length) return left.map(e => `no scrolling leads to its left: ${e.textContent.slice(0, 40)}`);
   if (document.documentElement.scrollWidth <= width) return [];
   const wide = e => e.getBoundingClientRect().right > width + 1;
   const scrolls = e => e && (getComputedStyle(e).overflowX != 'visible' || scrolls(e.parentElement));

@@ -33,6 +33,11 @@ FAULTS = [
     (checks.image_faults, 'width="200" src="data:', 'src="broken:'),
     (checks.heading_faults, "<p>", "<h1>Another</h1><p>"),
     (checks.phone_faults, "<p>", "<p style='width:500px'>"),
+    (
+        checks.phone_faults,
+        "<p>",
+        "<div style='display:flex;justify-content:end;overflow:hidden'><p style='min-width:500px'>",
+    ),
     (checks.phone_faults, "Because.", "<span style='white-space:pre'>" + "wide " * 99 + "</span>"),
     (checks.slider_faults, "oninput", "data-oninput"),
     (checks.folded_faults, "<details>", "<details open>"),
