@@ -121,5 +121,6 @@ def setup(app):
     app.add_node(HideCodeCellNode, html=(visit_fold, depart_fold), override=True)
     app.add_post_transform(Reading)
     app.connect("html-page-context", focusable_tables)
+    app.setup_extension("sphinx.ext.autodoc")  # whose event this is
     app.connect("autodoc-skip-member", without_numbers_of_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
