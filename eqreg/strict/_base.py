@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from itertools import product
 from math import prod, sqrt
 
 import torch
@@ -74,10 +72,12 @@ class StrictConv2d(nn.Module, ABC):
 
     def expanded_weight(self) -> Tensor:
         """The kernel of the ordinary convolution that this layer is: (C_out, C_in, K, K)."""
-        kernels = [self._expand(n, *block) for n, block in enumerate(self._kinds())]
-        width = len(self.in_field.terms)
-        rows = [_joined(kernels[n : n + width], 1) for n in range(0, len(kernels), width)]
-        return _joined(rows, 0)
+        blocks = iter(self.blocks)
+        rows = []
+        for _, kind_out in self.out_field.terms:
+            row = [self._expand(next(blocks), kind_out, kind) for _, kind in self.in_field.terms]
+            rows.append(torch.cat(row, 1))
+        return torch.cat(rows)
 
     def expanded_bias(self) -> Tensor | None:
         """The bias of every output channel: (C_out,), or None."""
@@ -111,16 +111,7 @@ class StrictConv2d(nn.Module, ABC):
             f"stride={self.stride}, padding={self.padding}, bias={self.bias is not None}"
         )
 
-    def _kinds(self) -> Iterator[tuple[Tensor, str, str]]:
-        """Each block of base filters with the kinds of its output and input."""
-        kinds = product((k for _, k in self.out_field.terms), (k for _, k in self.in_field.terms))
-        return ((psi, *of) for psi, of in zip(self.blocks, kinds, strict=True))
-
-    def _expand(self, block: int, psi: Tensor, kind_out: str, kind_in: str) -> Tensor:
-        """The kernel of a block: (n_out channels, n_in channels, K, K)."""
-        return self._copies(psi, kind_out, kind_in)
-
-    def _copies(self, psi: Tensor, kind_out: str, kind_in: str) -> Tensor:
+    def _expand(self, psi: Tensor, kind_out: str, kind_in: str) -> Tensor:
         group = self.in_field.group
         if kind_out == kind_in == "r":
             copies = [
@@ -135,11 +126,6 @@ class StrictConv2d(nn.Module, ABC):
         if kind_in == "r":
             return torch.stack(copies, 2).flatten(1, 2)
         return torch.stack(copies).mean(0)
-
-
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
-    """``torch.cat``, without a copy of what stands alone."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def check_arguments(

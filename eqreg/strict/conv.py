@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Self
-
-import torch
 from torch import Tensor
 
 from ..symmetry.actions import quarter_turns, rotate
@@ -77,42 +73,9 @@ class GroupConv2d(StrictConv2d):
             in_field, out_field, (kernel_size, kernel_size), kernel_size, stride, padding, bias
         )
 
-        self._index_blocks()
-
     def turned(self, psi: Tensor, g: Element) -> Tensor:
         """Base filters (..., K, K), turned by ``g``."""
         return rotate(psi, g, self.in_field.group)
-
-    def _index_blocks(self) -> None:
-        """Where each entry of a block's kernel reads in its parameter: one gather instead of turned copies.
-
-        None from trivial to trivial, which is a mean. No buffers: ``to_empty`` would leave them without content.
-        """
-        self._reads = [
-            None if out == into == "t" else self._copies(places(psi), out, into)
-            for psi, out, into in self._kinds()
-        ]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        before = self.blocks[0].device
-        super()._apply(fn, recurse)
-        if self.blocks[0].device != before:
-            self._index_blocks()
-        return self
-
-    def _expand(self, block: int, psi: Tensor, kind_out: str, kind_in: str) -> Tensor:
-        if (index := self._reads[block]) is None:
-            return self._copies(psi, kind_out, kind_in)
-        if index.is_meta and not psi.is_meta:  # weights were assigned to a layer without any
-            self._index_blocks()
-            return self._expand(block, psi, kind_out, kind_in)
-        index = index.to(psi.device)  # a replica on another device holds that of the first
-        return psi.flatten().index_select(0, index.flatten()).view(index.shape)
-
-
-def places(psi: Tensor) -> Tensor:
-    """The number of each entry, in the form of the tensor: int32."""
-    return torch.arange(psi.numel(), dtype=torch.int32, device=psi.device).view(psi.shape)
 
 
 @typed

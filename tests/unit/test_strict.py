@@ -1,7 +1,5 @@
 """Group convolutions: hand-computed kernels, exactness, the plain layer, errors."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -89,33 +87,3 @@ def test_even_kernels_are_exact():
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-@pytest.mark.parametrize("group", [C4, D4], ids=str)
-@pytest.mark.parametrize(
-    ("inputs", "outputs"), [("2t", "1r"), ("1r", "2r"), ("2r", "3t"), ("1t+1r", "1r+1t")]
-)
-def test_a_kernel_is_read_from_its_filters_as_turned_copies_make_it(group, inputs, outputs):
-    layer = GroupConv2d(group.field(inputs), group.field(outputs), 3)
-    of = [layer._copies(*block) for block in layer._kinds()]
-    read = [layer._expand(n, *block) for n, block in enumerate(layer._kinds())]
-    assert all(torch.equal(a, b) for a, b in zip(of, read, strict=True))
-    grads = [
-        torch.autograd.grad(sum((k**2).sum() for k in ks), list(layer.blocks)) for ks in (of, read)
-    ]
-    for a, b in zip(*grads, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_layers_without_weights_read_right_once_they_have_some(tmp_path):
-    whole = GroupConv2d(C4.field("1t"), C4.field("2r"), 3)
-    x = torch.rand(1, 1, 8, 8)
-    with torch.device("meta"):
-        emptied, assigned = (GroupConv2d(C4.field("1t"), C4.field("2r"), 3) for _ in range(2))
-    emptied.to_empty(device="cpu").load_state_dict(whole.state_dict())
-    assigned.load_state_dict(whole.state_dict(), assign=True)
-    torch.save(whole, tmp_path / "whole.pt")
-    loaded = torch.load(tmp_path / "whole.pt", weights_only=False)
-    for layer in (emptied, assigned, loaded, copy.deepcopy(whole)):
-        assert torch.equal(layer(x), whole(x))
-    assert set(whole.state_dict()) == {"blocks.0", "bias"} and not list(whole.buffers())
