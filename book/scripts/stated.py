@@ -57,6 +57,8 @@ def rewrite(text: str, root: Path) -> str:
     bare = MARK.sub("", text)
     if "<!--n" in bare or "<!--/n" in bare:
         raise ValueError(f"a mark of a number is not closed or not opened near {bare[:80]!r}")
+    if broken := re.search(r"(?<=\n)<!--n.*", text):  # Markdown reads it as a block of HTML
+        raise ValueError(f"a line begins with a mark, which ends its paragraph: {broken[0][:80]!r}")
     return MARK.sub(fresh, text)
 
 

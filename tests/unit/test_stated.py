@@ -122,6 +122,8 @@ def test_a_mark_that_is_not_closed(root):
         stated.rewrite("<!--n mean f plain psnr-->1.00", root)
     with pytest.raises(ValueError, match="not closed or not opened"):
         stated.rewrite("1.00<!--/n-->", root)
+    with pytest.raises(ValueError, match="a line begins with a mark"):
+        stated.rewrite("so\n<!--n page-->1<!--/n--> dB", root)
 
 
 def test_a_changed_artifact_makes_the_page_stale(root, tmp_path):
