@@ -94,14 +94,16 @@ def main(arguments: list[str]) -> int:
     notebooks = [Path(name).resolve() for name in arguments]
     notebooks = notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     prepare(notebooks)
-    failed = []
+    failed, there = [], set()
     # The library beside the notebook would be taken for the installed one.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     # What most ask for comes first, so that none finds what only another one asked for.
     asked = {path: extras(path) for path in notebooks}
     common = max(asked.values(), key=list(asked.values()).count, default="")
     for path in sorted(notebooks, key=lambda path: (asked[path] != common, asked[path])):
-        install(f"eqreg[{asked[path]}] @ {wheel().as_uri()}")
+        if asked[path] not in there:
+            install(f"eqreg[{asked[path]}] @ {wheel().as_uri()}")
+            there.add(asked[path])
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as empty:
             done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import json
@@ -15,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..extras import require
 from ..training.checkpoint import CheckpointError
+from .locks import WAITING, locked
 
 LARGEST_INDEX = 1_000_000  # bytes; ours has 10 000
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.,=-]*\.safetensors")
@@ -49,8 +48,11 @@ def download(file: str, url: str, folder: Path) -> Path:
             f"{url}/index.json lists no {file}, only {', '.join(sorted(index))}"
         )
     target, (want, size) = folder / file, index[file]
-    with _alone(target.parent):
-        if target.is_file() and sha256(target) == want:
+    if _is(target, want):  # also in a cache that this user cannot write to
+        return target
+    # Two that append to one part would mix their bytes.
+    with locked(target.with_name("download"), patience=WAITING):
+        if _is(target, want):  # by whom we waited for
             return target
         part = target.with_name(target.name + ".part")
         for _ in range(2):  # pieces that do not fit together are fetched anew, and in one
@@ -99,19 +101,8 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two processes that append to one part would mix their bytes."""
-    filelock = require("filelock", extra="tasks")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(folder / "download.lock").acquire()
-    except OSError as error:
-        raise OSError(
-            f"{folder}: expected a folder to write in: {error.strerror or error}"
-        ) from error
-    with held:
-        yield
+def _is(path: Path, want: str) -> bool:
+    return path.is_file() and sha256(path) == want
 
 
 def _complete(address: str, part: Path, size: int) -> bool:
@@ -201,6 +192,7 @@ def _opened(address: str, there: int = 0) -> Any:
     try:
         answer = urllib.request.urlopen(request, timeout=_PATIENCE)
     except urllib.error.HTTPError as error:
+        error.close()
         if there and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             return _opened(address)
         raise

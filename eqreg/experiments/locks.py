@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..extras import require
 
+WAITING = -1.0  # until the lock is free, however long
 _PATIENCE = 1.0  # seconds; a campaign that looks whether a run is free holds its lock for a moment
 
 
@@ -16,19 +17,19 @@ class Busy(RuntimeError):
 
 
 @contextlib.contextmanager
-def locked(result: Path) -> Iterator[None]:
-    """Hold the lock of the run that will leave the file ``result``; its folder is made.
+def locked(result: Path, patience: float = _PATIENCE) -> Iterator[None]:
+    """Hold the lock of whoever will leave the file ``result``, a run or a download; its folder is made.
 
     The lock is a file beside it, which stays. A process that dies, however, gives it back.
 
     Raises:
-        Busy: another process holds it.
+        Busy: another process holds it for longer than ``patience`` seconds.
         OSError: the folder cannot be made or written to; the message names it.
     """
     filelock = require("filelock", extra="tasks")
     try:
         result.parent.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(_lock(result)).acquire(timeout=_PATIENCE)
+        held = filelock.FileLock(_lock(result)).acquire(timeout=patience)
     except filelock.Timeout as error:
         raise Busy(f"another process is at work on {result.parent}") from error
     except OSError as error:

@@ -26,6 +26,7 @@ FAULTS = [
     (checks.maths_faults, "Costs $5.", r"with \eta small"),
     (checks.maths_faults, "Costs $5.", "{prf:ref}`law`"),
     (checks.maths_faults, "Costs $5.", "`f(x)` costs"),
+    (checks.maths_faults, "Costs $5.", "Alias for field number 0"),
     (checks.maths_faults, "Costs $5.", "Thisisaparagraphwithoutanyspaces."),
     (checks.maths_faults, "Costs $5.", "<span class='math'>x</span>"),
     (checks.image_faults, 'alt="b"', 'alt=" "'),

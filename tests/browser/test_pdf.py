@@ -143,6 +143,20 @@ def test_pictures_of_styles_are_printed(tmp_path, browser):
     assert (tmp_path / "book.pdf").read_bytes().count(b"/Subtype /Image") == 6
 
 
+def test_three_restorations_stand_side_by_side_and_no_name_ends_a_page(tmp_path, browser):
+    panes = "<div><div class='pane'></div></div>" * 6
+    (tmp_path / "panes.html").write_text(
+        f"<!doctype html><style>{pdf.STYLE}</style><article class='printed'><figure>"
+        f"<div style='display:grid;grid-template-columns:1fr 1fr'>{panes}</div></figure><dl><dt>name</dt></dl>"
+    )
+    page = browser.new_page()
+    page.goto((tmp_path / "panes.html").as_uri())
+    tracks = "e => getComputedStyle(e).gridTemplateColumns.split(' ').length"
+    assert page.locator("figure > div").evaluate(tracks) == 3
+    assert page.locator("dt").evaluate("e => getComputedStyle(e).breakAfter") == "avoid"
+    page.close()
+
+
 def test_a_bookmark_keeps_the_space_at_the_end_of_a_line(tree, folder, browser):
     (folder / "long.html").write_text(str(tree))
     page = browser.new_page(viewport={"width": 673, "height": 900})

@@ -111,7 +111,7 @@ def trickle(server, start, body):
 
 def stalls(server, start, body):
     server.send(206 if start else 200, body[start : start + 300], start, len(body) - start)
-    time.sleep(1.5)
+    time.sleep(4)
 
 
 def no_http(server, start, body):
@@ -120,7 +120,7 @@ def no_http(server, start, body):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(downloads, "_PATIENCE", 0.5)
+    monkeypatch.setattr(downloads, "_PATIENCE", 1.5)  # longer than a busy machine pauses
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as httpd:
         httpd.script, httpd.index, httpd.asked = [], [], []
         httpd.url = f"http://127.0.0.1:{httpd.server_port}"
@@ -272,3 +272,16 @@ def test_a_cache_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / f"{FILE}.part").mkdir(parents=True)
     with pytest.raises(OSError, match=r"could not write .*\.part: .*; call again to go on"):
         fetched(server, tmp_path)
+
+
+def test_what_is_there_needs_no_cache_that_can_be_written(server, tmp_path, monkeypatch):
+    path = download(FILE, server.url, tmp_path)
+
+    def refused(*_, **__):
+        raise OSError("read-only")
+
+    monkeypatch.setattr(downloads, "locked", refused)
+    assert download(FILE, server.url, tmp_path) == path
+    path.write_bytes(b"other")
+    with pytest.raises(OSError, match="read-only"):
+        download(FILE, server.url, tmp_path)

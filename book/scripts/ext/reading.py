@@ -113,7 +113,7 @@ def focusable_tables(app, pagename, templatename, context, doctree):
 
 def without_numbers_of_fields(app, what, name, member, skip, options):
     """Fields of a named tuple, which its own text describes, are not listed as "Alias for field number 0"."""
-    return True if type(member).__name__ == "_tuplegetter" else None
+    return True if (member.__doc__ or "").startswith("Alias for field number") else None
 
 
 def setup(app):
