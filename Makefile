@@ -30,6 +30,8 @@ READY := .venv/.ready-$(shell (echo "$(CURDIR)"; cat requirements.lock pyproject
 
 # The ten dearest tests of each kind are printed: a second here is a second of everybody's.
 DEAREST := --durations=10 --durations-min=1
+# A worker that hung and was ended is not replaced by one that would hang anew.
+PARALLEL = -n $(WORKERS) --max-worker-restart 0
 NBVAL = $(BIN)/python -m pytest -p tests.notebooks.pages --keep-pages _build/.jupyter_cache \
 	--nbval-lax --nbval-sanitize-with tests/notebooks/sanitize.cfg
 TIMED := $(shell grep -l perf_counter notebooks/*.ipynb)
@@ -100,7 +102,7 @@ types: setup ## annotations of the library
 
 unit: setup ## unit tests, property tests, examples in docstrings
 	@echo "== unit =="
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(DEAREST) -n $(WORKERS) --dist loadfile \
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(DEAREST) $(PARALLEL) --dist loadfile \
 		eqreg tests/unit tests/property tests/fuzz tests/notebooks
 
 fuzz: setup ## 20,000 calls with fitting and unfitting arguments (ten minutes); CALLS=2000 for fewer
@@ -109,12 +111,12 @@ fuzz: setup ## 20,000 calls with fitting and unfitting arguments (ten minutes); 
 
 notebooks: fresh ## execute every notebook; its asserts are the tests, its outputs the pages of `make book`
 	@echo "== notebooks =="
-	OMP_NUM_THREADS=1 $(NBVAL) $(DEAREST) -n $(WORKERS) --dist loadfile $(filter-out $(TIMED),$(wildcard notebooks/*.ipynb))
+	OMP_NUM_THREADS=1 $(NBVAL) $(DEAREST) $(PARALLEL) --dist loadfile $(filter-out $(TIMED),$(wildcard notebooks/*.ipynb))
 	$(NBVAL) $(TIMED)
 
 browser: book ## open the built pages in Chromium
 	@echo "== browser =="
-	$(BIN)/pytest $(DEAREST) -n $(WORKERS) --dist loadscope tests/browser
+	$(BIN)/pytest $(DEAREST) $(PARALLEL) --dist loadscope tests/browser
 
 pdf: book ## the whole book as _build/eqreg.pdf, printed by Chromium
 	$(BIN)/python book/scripts/pdf.py

@@ -7,13 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +24,7 @@ from .place import labels
 from .protocol import Recipe
 from .scan import WORK, Job, own_masks_count, prepare, refusal, run, scanned, unpacked
 from .slices import Source, find_slices
+from .workers import shared
 
 _SHOWN = 6
 
@@ -243,21 +238,7 @@ def _work(
         for job in jobs:
             yield job, run(job, *how)
         return
-    with ProcessPoolExecutor(
-        min(processes, len(jobs)), multiprocessing.get_context("spawn"), _begin
-    ) as pool:
-        tasks = {pool.submit(run, job, *how): job for job in jobs}
-        try:
-            for task in as_completed(tasks):
-                yield tasks[task], task.result()
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                f"one of {processes} processes ended within a slice, as the system ends them where memory is short; "
-                "give fewer --jobs"
-            ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    yield from shared(run, jobs, *how, processes=processes)
 
 
 def _known(path: Path, size: int) -> dict[str, Any]:
@@ -274,19 +255,6 @@ def _known(path: Path, size: int) -> dict[str, Any]:
         raise ValueError(f"{path}: expected masks of {size} pixels a side: {error}") from error
     check_cases(path, record.get("cases", []))
     return record
-
-
-def _begin() -> None:
-    """A worker has one thread, leaves Ctrl-C to the process that started it, and does not outlive it."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if (parent := multiprocessing.parent_process()) is not None:
-
-        def follow() -> None:
-            parent.join()  # whatever killed it: a worker waits for work for ever
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
 
 
 def _record(root: Path, job: Job) -> Path:

@@ -1,0 +1,115 @@
+"""Processes that share the slices of a data set, each asked through a pipe of its own.
+
+The workers of the standard library's ``ProcessPoolExecutor`` share queues, and one that dies while
+the next is started can leave all, and whoever asked them, waiting for ever (Python 3.11.7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+import torch
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def shared(
+    run: Callable[..., R], jobs: Sequence[J], *how: Any, processes: int
+) -> Iterator[tuple[J, R]]:
+    """Each job with ``run(job, *how)``, in the order in which they end.
+
+    An error, or an end of the loop before that of the jobs, lets the workers finish what they are at.
+
+    Args:
+        run: a function of a module, as processes can be sent no other.
+        jobs: what there is to do.
+        how: further arguments, the same for all.
+        processes: how many at a time; no more are started than there are jobs.
+
+    Raises:
+        ChildProcessError: a worker died, as the system ends the largest process where memory is short.
+        Exception: whatever ``run`` raised.
+    """
+    context = multiprocessing.get_context("spawn")
+    left, at_work = list(reversed(jobs)), {}
+    workers: dict[Connection, Any] = {}
+    try:
+        for _ in range(min(processes, len(jobs))):
+            ours, theirs = context.Pipe()
+            at_work[ours] = left.pop()
+            workers[ours] = context.Process(target=_serve, args=(theirs, run, how), daemon=True)
+            with _alive(processes):
+                workers[ours].start()
+                theirs.close()  # the child has its own copy, with whose end ours ends
+                ours.send(at_work[ours])
+        while at_work:
+            for pipe in wait(list(at_work)):
+                assert isinstance(pipe, Connection)
+                with _alive(processes):
+                    result, error = pipe.recv()
+                if error is not None:
+                    raise error
+                yield at_work.pop(pipe), result
+                if left:
+                    at_work[pipe] = left.pop()
+                    with _alive(processes):
+                        pipe.send(at_work[pipe])
+                else:
+                    pipe.close()
+    finally:
+        for pipe in workers:  # before any join: a worker waits for work until its pipe ends
+            pipe.close()
+        for worker in workers.values():
+            if worker.pid is not None:
+                worker.join()
+
+
+@contextlib.contextmanager
+def _alive(processes: int) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        raise ChildProcessError(
+            f"one of {processes} processes ended within a slice, as the system ends them where memory is short; "
+            "give fewer --jobs"
+        ) from error
+
+
+def _serve(pipe: Connection, run: Callable[..., Any], how: tuple[Any, ...]) -> None:
+    """Answer each job by its result or its error, until the pipe ends."""
+    _alone()
+    while True:
+        try:
+            job = pipe.recv()
+        except (EOFError, OSError):
+            return
+        answer: tuple[Any, Exception | None]
+        try:
+            answer = run(job, *how), None
+        except Exception as error:
+            answer = None, error
+        try:
+            pipe.send(answer)
+        except OSError:  # nobody waits for it any more
+            return
+
+
+def _alone() -> None:
+    """A worker has one thread, leaves Ctrl-C to the process that started it, and does not outlive it."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if (parent := multiprocessing.parent_process()) is not None:
+
+        def follow() -> None:
+            parent.join()  # whatever killed it: within a slice the pipe is not looked at
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
