@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import page_checks as checks
+import phone_checks
 import pytest
 import yaml
 
@@ -67,6 +68,11 @@ def test_links_lead_somewhere(seen):
 
 def test_fits_a_phone(seen):
     assert not checks.phone_faults(seen)
+
+
+def test_is_read_on_a_phone(seen):
+    if not seen.page.url.startswith(f"{seen.site}/_modules/"):
+        assert not phone_checks.reading_faults(seen)
 
 
 def test_solutions_and_hints_unfold(seen):

@@ -1,0 +1,61 @@
+"""What a reader with a phone can read: formulas in lines of text, drawings, and what goes on beyond the edge."""
+
+from page_checks import DESKTOP, FIRST_SCREENS
+
+PHONE = FIRST_SCREENS[1]
+
+# Text that stands beside a formula, with the formula's last or first piece.
+FORMULAS = r"""() => {
+  const faults = [], seen = e => e.checkVisibility();
+  const clips = e => getComputedStyle(e).overflowX;
+  for (const math of [...document.querySelectorAll('main span.math')].filter(seen)) {
+    const right = Math.max(...[...math.querySelectorAll('mjx-math > *')].map(e => e.getBoundingClientRect().right));
+    for (let box = math; box.tagName !== 'MAIN'; box = box.parentElement) {
+      if (['auto', 'scroll'].includes(clips(box))) break;
+      if (clips(box) !== 'visible' && right > box.getBoundingClientRect().right + 1) {
+        faults.push('cut: ' + math.textContent);
+        break;
+      }
+    }
+    const walk = document.createTreeWalker(math.parentElement, NodeFilter.SHOW_TEXT);
+    walk.currentNode = math.querySelector('mjx-assistive-mml') ?? math;
+    let text = walk.nextNode();
+    while (text && text.parentElement.closest('mjx-container')) text = walk.nextNode();
+    if (!text || !/^[.,;:!?)]/.test(text.data)) continue;
+    const range = document.createRange();
+    range.setStart(text, 0); range.setEnd(text, 1);
+    const last = [...math.querySelector('mjx-math').getClientRects()].at(-1);
+    if (range.getBoundingClientRect().top > last.bottom)
+      faults.push(`${text.data[0]} begins a line after ${math.textContent}`);
+  }
+  return faults;
+}"""
+
+# Nine pixels are the least that we ask of letters in figures; what is drawn smaller has to be shown larger.
+DRAWINGS = r"""async () => {
+  const faults = [];
+  for (const img of document.querySelectorAll('main img[src$=".svg"]:not([src$="/colab.svg"])')) {
+    const sizes = [...(await (await fetch(img.src)).text()).matchAll(/font-size="([\d.]+)/g)].map(m => +m[1]);
+    const least = Math.min(...sizes) * img.getBoundingClientRect().width / img.naturalWidth;
+    if (least < 9) faults.push(`letters of ${least.toFixed(1)} px: ${img.src.split('/').at(-1)}`);
+  }
+  return faults;
+}"""
+
+HINTS = """() => [...document.querySelectorAll('main *')]
+  .filter(e => e.checkVisibility() && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
+  .filter(e => e.scrollWidth - e.clientWidth > 4 && getComputedStyle(e).maskImage === 'none')
+  .map(e => `does not say that it goes on: ${e.outerHTML.slice(0, 80)}`)"""
+
+
+def on_a_phone(seen, *checks):
+    seen.page.set_viewport_size(PHONE)
+    seen.page.evaluate("new Promise(next => requestAnimationFrame(() => setTimeout(next)))")
+    faults = [fault for check in checks for fault in seen.page.evaluate(check)]
+    seen.page.set_viewport_size(DESKTOP)
+    return faults
+
+
+def reading_faults(seen):
+    """Formulas are whole, drawings have letters of nine pixels, what scrolls sideways fades where it goes on."""
+    return on_a_phone(seen, FORMULAS, DRAWINGS, HINTS)
