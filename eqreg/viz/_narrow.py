@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+
+from ._legends import below, names, thinned
 
 # Figures and axes are Any: matplotlib's annotations know neither a figure's headline nor what axes share.
 
@@ -160,6 +163,15 @@ def _readable(figure: Any, undo: list[Callable[[], Any]]) -> None:
         if 0 < text.get_fontsize() < _SMALLEST:
             undo.append(partial(text.set_fontsize, text.get_fontsize()))
             text.set_fontsize(_SMALLEST)
+    with warnings.catch_warnings():
+        # A wide legend or long names may leave a plot no room at all: that is what is mended here.
+        warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)
+        figure.draw_without_rendering()
+        below(figure, undo)
+        figure.draw_without_rendering()
+    for ax in figure.axes:
+        if ax.axison and isinstance(ax.yaxis.get_major_formatter(), FixedFormatter | FuncFormatter):
+            names(ax, figure.bbox.width, _SMALLEST, undo)
     figure.draw_without_rendering()
     for ax in figure.axes:
         if not isinstance(ax.xaxis.get_major_formatter(), FixedFormatter | FuncFormatter):
@@ -170,3 +182,4 @@ def _readable(figure: Any, undo: list[Callable[[], Any]]) -> None:
             for label in labels:
                 undo.append(partial(label.set_rotation, label.get_rotation()))
                 label.set_rotation(90)
+            thinned(labels, undo)

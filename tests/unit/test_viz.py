@@ -290,6 +290,36 @@ def test_names_below_bars_turn_where_they_would_overlap():
     assert {label.get_rotation() for label in ax.get_xticklabels()} == {0.0}
 
 
+def test_a_legend_that_is_long_or_wide_goes_below_its_plot_on_a_phone():
+    figure, ax = viz.subplots(size=(6.4, 2.4))
+    for i in range(4):
+        ax.plot(0.1, -i, "o", label=f"method number {i}")
+        ax.annotate("gain", (1.01, -i), xycoords=("axes fraction", "data"))
+    ax.set_yticks([-i for i in range(4)], ["EQ-Reg minus augmentation"] * 4)
+    legend = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=3)
+    figure.draw_without_rendering()
+    before = legend.get_window_extent().bounds
+    with viz._narrow.narrowed(figure):
+        figure.draw_without_rendering()
+        box = legend.get_window_extent()
+        assert ax.get_position().width > 0.25
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+        assert box.y1 <= ax.xaxis.get_tightbbox().y0
+    figure.draw_without_rendering()
+    assert legend.get_window_extent().bounds == pytest.approx(before, abs=1)
+    assert {t.get_text() for t in ax.get_yticklabels()} == {"EQ-Reg minus augmentation"}
+
+
+def test_ticks_by_name_that_still_overlap_when_turned_are_thinned():
+    figure, ax = viz.subplots(size=(7.0, 3.0))
+    ax.set_xticks(range(60), ["name"] * 60)
+    with viz._narrow.narrowed(figure):
+        boxes = [t.get_window_extent() for t in ax.get_xticklabels() if t.get_visible()]
+        assert 5 < len(boxes) < 60
+        assert all(a.x1 <= b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+    assert all(t.get_visible() for t in ax.get_xticklabels())
+
+
 def test_what_fits_a_phone_has_no_second_form():
     assert "<source" not in viz.show(draw(), alt="a line").html
     assert "<source" not in viz.show(np.zeros((9, 900)), alt="a strip").html

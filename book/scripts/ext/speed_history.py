@@ -80,7 +80,7 @@ def drawn(history):
     from eqreg import viz
 
     rows = history[-1]["rows"]
-    figure, ax = viz.subplots(size=(8, 0.6 + 0.24 * len(rows)))
+    figure, ax = viz.subplots(size=(8, 0.6 + 0.28 * len(rows)))
     for age, entry in enumerate(reversed(history)):
         found = {key(row): row for row in entry["rows"]}
         for y, last in enumerate(rows):
