@@ -380,8 +380,21 @@ def test_two_metals_at_once(scanner, patient):
         ([{"titanium": left, "gold": left}], r"pixels of scan 0 hold two metals at once"),
         ([{"wood": left}], "expected one of .* got 'wood'"),
     ):
-        with pytest.raises(ValueError, match=message):
-            quiet.scan_metals(patient, bad)
+        for scan in (quiet.scan_metals, quiet.scan_all):
+            with pytest.raises(ValueError, match=message):
+                scan(patient, bad)
+
+
+def test_all_scans_at_once_are_those_one_after_the_other(scanner, patient):
+    metals = [{"titanium": disc(SIZE, 3, (-8, 4))}, {"gold": disc(SIZE, 2, (9, -6))}]
+    image, sinogram, scans = scanner.scan_all(patient, metals, generator=seeded(3))
+    g = seeded(3)
+    apart = *scanner.scan(patient, generator=g), *scanner.scan_metals(patient, metals, generator=g)
+    assert all(torch.equal(a, b) for a, b in zip((image, sinogram, *scans), apart, strict=True))
+    quiet = scanner.variant(noise=False)
+    mu = patient.clone().requires_grad_()
+    quiet.scan_metals(mu, metals).ma.sum().backward()
+    assert mu.grad is not None and mu.grad.abs().sum() > 0
 
 
 def test_metal_that_takes_every_photon_stays_dark(scanner, patient):

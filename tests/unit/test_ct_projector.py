@@ -13,6 +13,7 @@ from eqreg import C4, C8, D4, rotate
 from eqreg.extras import require
 from eqreg.physics.ct import FBP, FanBeam, ParallelBeam, Projector, cache, small_fan, syndeeplesion
 from eqreg.physics.ct import geometry as geo
+from eqreg.physics.ct import projector
 from eqreg.physics.ct._matrix import CSR, joseph
 from eqreg.physics.ct.fbp import _parker
 
@@ -235,6 +236,24 @@ def test_batches_are_their_images():
     assert y.shape == (2, 3, 72, 61)
     assert torch.equal(y[1, 2], a.project(x[1, 2]))
     assert a.project(x[:0]).shape == (0, 3, 72, 61)
+
+
+@BEAMS
+def test_images_that_are_almost_empty_are_projected_bit_by_bit(geometry, monkeypatch):
+    """200 pixels have strips; what lies on their edges, in corners and apart is found in each of them."""
+    beam = replace(geometry, size=200, **({"source": 900.0} if geometry is FAN else {}))
+    a = Projector(beam, cache=False)
+    assert len(a._csr.pointers) - 1 == 2 * a._shape[0]
+    x = torch.zeros(20, 200, 200)
+    places = torch.randint(200, (20, 9, 2), generator=seeded())
+    for image, at in zip(x, places, strict=True):
+        image[at[:, 0], at[:, 1]] = torch.randn(9, generator=seeded(len(at)))
+    x[3] = 0
+    x[4, 99:101, 99:101], x[5, 0, 0], x[6, -1, 99], x[7] = 1.0, -1.0, 2.0, torch.rand(200, 200)
+    y = a.project(x)
+    assert a._cut is not None and len(a._cut) == 2
+    monkeypatch.setattr(projector, "SPARSE", -1)
+    assert torch.equal(y, a.project(x)) and not y[3].any()
 
 
 def test_radon_of_scikit_image_agrees():

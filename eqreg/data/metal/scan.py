@@ -125,8 +125,8 @@ def scanned(prepared: Prepared, scanner: Scanner, job: Job) -> tuple[Arrays, Sim
     g = job.generator()
     g.manual_seed(g.initial_seed() ^ 1)  # implants and photons are drawn apart
     mu = hu_to_mu(prepared.hu)
-    image, sinogram = scanner.scan(mu, generator=g)
-    scans = scanner.scan_metals(mu, [labels(i)[0] for i in prepared.implants], generator=g)
+    implants = [labels(i)[0] for i in prepared.implants]
+    image, sinogram, scans = scanner.scan_all(mu, implants, generator=g)
     clean = {"image": mu, "poly_CT": image, "poly_sinogram": sinogram}
     return {name: _array(t) for name, t in clean.items()}, scans
 

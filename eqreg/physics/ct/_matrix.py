@@ -38,6 +38,11 @@ def strips(n: int) -> int:
     return max(1, round(n * n / _STRIP))
 
 
+def strip_edges(n: int, number: int) -> list[int]:
+    """Where each of some strips of ``n`` columns begins, and the last one ends."""
+    return [int(edge) for edge in np.round(np.linspace(0, n, number + 1))]
+
+
 def joseph(geometry: Geometry) -> CSR:
     """Line integrals after Joseph: rows are rays (strips * part * bins), columns are pixels.
 
@@ -52,7 +57,7 @@ def joseph(geometry: Geometry) -> CSR:
     n, bins = geometry.size, geometry.bins
     rays = [_rays(geometry, phi) for phi in geometry.angles[: geometry.part]]
     number = strips(n)
-    edges = np.round(np.linspace(0, n, number + 1)).astype(np.int64)
+    edges = np.array(strip_edges(n, number))
     # (strips, views, bins): where the cuts of a ray begin and how many there are.
     start = np.stack([r.start for r in rays])
     stop = start + np.stack([r.number for r in rays])

@@ -11,7 +11,6 @@ Taught in: notebooks/14
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from ...extras import require
 from ...typed import typed
 from ._matrix import CSR, backprojector, joseph
+from ._strips import MASKS, SPARSE, csr_tensor, cut, sparse_rays
 from .cache import cache_folder, cached
 from .geometry import Geometry
 from .units import check_images, check_sinograms
@@ -68,6 +68,7 @@ class QuarterOperator:
         self._csr = matrix
         # The matrix with rows of cells, and that with rows of pixels.
         self._matrices: dict[bool, Tensor] = {}
+        self._cut: list[Tensor] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.geometry!r}, device={str(self.device)!r})"
@@ -103,27 +104,47 @@ class QuarterOperator:
     def _apply(self, t: Tensor, back: bool) -> Tensor:
         lead = t.shape[:-2]
         t = t.reshape(-1, *t.shape[-2:])
-        step = self._backward_chunk if back else self._forward_chunk
-        together = _TOGETHER.get(self.device.type, (1, 1))[back]
-        parts = [step(chunk) for chunk in t.split(together)] if len(t) else []
         sides = (self.geometry.size,) * 2 if back else (self.geometry.views, self.geometry.bins)
-        result = torch.cat(parts) if parts else t.new_zeros((0, *sides))
-        return result.reshape(*lead, *sides) * self._scale
+        result = t.new_empty((len(t), *sides))
+        together = _TOGETHER.get(self.device.type, (1, 1))[back]
+        if back:
+            ways = [(self._backward_chunk, range(len(t)), together)]
+        else:
+            few = [n <= SPARSE * t[0].numel() for n in t.count_nonzero((-2, -1)).tolist()]
+            ways = [
+                (self._forward_chunk, [i for i, sparse in enumerate(few) if not sparse], together),
+                (self._sparse_chunk, [i for i, sparse in enumerate(few) if sparse], MASKS),
+            ]
+        for step, which, size in ways:
+            for i in range(0, len(which), size):
+                some = list(which[i : i + size])
+                result[some] = step(t[some])
+        return result.mul_(self._scale).reshape(*lead, *sides)
 
-    def _forward_chunk(self, x: Tensor) -> Tensor:
-        # Part q of the views sees the image turned back by q parts of the circle.
+    def _copies(self, x: Tensor) -> Tensor:
+        """(mirrors * turns * images, n, n); part q of the views sees the image turned back by q parts of the circle."""
         step, parts = 4 // self._turns, range(self._turns)
         turned = torch.stack([torch.rot90(x, -q * step, (-2, -1)) for q in parts])
         if self._mirrors == 2:
             turned = torch.cat([turned, _mirrored(turned)])
-        columns = turned.reshape(self._mirrors * self._turns * len(x), -1).T.contiguous()
+        return turned.flatten(0, -3)
+
+    def _forward_chunk(self, x: Tensor) -> Tensor:
+        columns = self._copies(x).flatten(1).T.contiguous()
         rays = self._matrix(by_pixels=False) @ columns
         if len(rays) > self._shape[0]:  # a ray's strips
             rays = rays.reshape(-1, self._shape[0], rays.shape[-1]).sum(0)
-        y = rays.T.reshape(self._mirrors, self._turns, len(x), self.geometry.part, -1)
+        return self._sinograms(rays.T)
+
+    def _sinograms(self, rays: Tensor) -> Tensor:
+        y = rays.reshape(self._mirrors, self._turns, -1, self.geometry.part, self.geometry.bins)
         halves = [y[0], *(half.flip(-2, -1) for half in y[1:])]
-        sectors = torch.cat(halves, -2).transpose(0, 1)
-        return sectors.reshape(len(x), self.geometry.views, self.geometry.bins)
+        return torch.cat(halves, -2).transpose(0, 1).reshape(y.shape[2], self.geometry.views, -1)
+
+    def _sparse_chunk(self, x: Tensor) -> Tensor:
+        if self._cut is None:
+            self._cut = cut(self._matrix(by_pixels=False), self._shape[0])
+        return self._sinograms(sparse_rays(self._copies(x), self._cut))
 
     def _backward_chunk(self, y: Tensor) -> Tensor:
         n, step = self.geometry.size, 4 // self._turns
@@ -147,8 +168,7 @@ class QuarterOperator:
     def _matrix(self, *, by_pixels: bool) -> Tensor:
         if by_pixels not in self._matrices:
             csr = self._csr if by_pixels == self._by_pixels else self._transposed()
-            shape = (len(csr.pointers) - 1, self._shape[not by_pixels])
-            self._matrices[by_pixels] = self._tensor(csr, shape)
+            self._matrices[by_pixels] = self._tensor(csr, self._shape[not by_pixels])
         return self._matrices[by_pixels]
 
     def _transposed(self) -> CSR:
@@ -160,15 +180,10 @@ class QuarterOperator:
             turned.indices %= self._shape[0]  # the strips of a ray are one ray again
         return CSR(turned.indptr, turned.indices, turned.data)
 
-    def _tensor(self, csr: CSR, shape: tuple[int, ...]) -> Tensor:
+    def _tensor(self, csr: CSR, width: int) -> Tensor:
         pointers, columns, values = (torch.from_numpy(array) for array in csr)
-        with warnings.catch_warnings():
-            # torch says once per process that this layout is in beta.
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            matrix = torch.sparse_csr_tensor(
-                pointers, columns, values.to(self.dtype), size=shape, check_invariants=False
-            )
-            return matrix.to(self.device)
+        size = (len(pointers) - 1, width)
+        return csr_tensor(pointers, columns, values.to(self.dtype), size).to(self.device)
 
 
 def _mirrored(images: Tensor) -> Tensor:

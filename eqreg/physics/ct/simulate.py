@@ -135,7 +135,8 @@ class Scanner:
                 metal, of metal only, or outside the field of view. The message says which.
         """
         self._check(mu, masks)
-        return self._scans(mu, [{self.protocol.metal: mask} for mask in masks], generator)
+        parts = [{self.protocol.metal: mask} for mask in masks]
+        return self._with_metals(*self._tissue(mu), parts, generator)
 
     def scan_metals(
         self,
@@ -154,35 +155,45 @@ class Scanner:
         Raises:
             TypeError, ValueError: as for a call, and for a material that the beam lacks or a pixel that holds two.
         """
-        for i, parts in enumerate(implants):
-            for material in parts:
-                self.beam.relative(material)  # says which ones there are
-            if not parts:
-                raise ValueError(f"Scanner: scan {i} has no metal; Scanner.scan scans without")
-            self._check(mu, torch.stack(list(parts.values())))
-            twice = int((torch.stack(list(parts.values())).sum(0) > 1).sum())
-            if twice:
-                raise ValueError(f"Scanner: {twice} pixels of scan {i} hold two metals at once")
-        if not implants:
-            raise ValueError("Scanner: expected the implants of at least one scan, got none")
-        return self._scans(mu, implants, generator)
+        self._check_metals(mu, implants)
+        return self._with_metals(*self._tissue(mu), implants, generator)
 
-    def _scans(
+    def scan_all(
         self,
         mu: Tensor,
         implants: Sequence[Mapping[str, Tensor]],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, Simulation]:
+        """Scan a slice without metal and with several, its tissue projected once.
+
+        Returns:
+            What :meth:`scan` and then :meth:`scan_metals` with the same generator give, bit by bit.
+
+        Raises:
+            TypeError, ValueError: as for :meth:`scan_metals`.
+        """
+        self._check_metals(mu, implants)
+        paths, tissue = self._tissue(mu)
+        p = self._detect(tissue, generator)
+        return self.fbp(p), p, self._with_metals(paths, tissue, implants, generator)
+
+    def _with_metals(
+        self,
+        paths: dict[str, Tensor],
+        tissue: Tensor,
+        implants: Sequence[Mapping[str, Tensor]],
         generator: torch.Generator | None,
     ) -> Simulation:
-        paths = self._tissue(mu)
-        tissue = polychromatic(paths, self.beam)
         masks = torch.stack([mask for parts in implants for mask in parts.values()])
         lengths = iter(self.projector.project(masks.to(tissue.dtype)))
+        ma, li = (tissue.new_empty((len(implants), *tissue.shape)) for _ in range(2))
+        trace = torch.empty(ma.shape, dtype=torch.bool, device=ma.device)
         # One scan after the other: their sinograms stay in the processor's cache.
-        scans = [
-            self._with_metal(tissue, paths, {m: next(lengths) for m in parts}, generator)
-            for parts in implants
-        ]
-        ma, li, trace = (torch.stack(parts) for parts in zip(*scans, strict=True))
+        for i, parts in enumerate(implants):
+            metals = {m: next(lengths) for m in parts}
+            ma[i], li[i], trace[i] = self._with_metal(tissue, paths, metals, generator)
+        del lengths, metals
         return Simulation(self.fbp(ma), self.fbp(li), ma, li, trace)
 
     def _with_metal(
@@ -213,13 +224,15 @@ class Scanner:
         """
         check_images(mu, self.geometry, "Scanner")
         check_attenuation(mu, "Scanner")
-        p = self._detect(polychromatic(self._tissue(mu), self.beam), generator)
+        p = self._detect(self._tissue(mu)[1], generator)
         return self.fbp(p), p
 
-    def _tissue(self, mu: Tensor) -> dict[str, Tensor]:
+    def _tissue(self, mu: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Line integrals of water and bone, and what the beam makes of them."""
         parts = decompose(mu, water_hu=self.protocol.water_hu, bone_hu=self.protocol.bone_hu)
         both = self.projector.project(torch.stack(list(parts.values())))
-        return dict(zip(parts, both, strict=True))
+        paths = dict(zip(parts, both, strict=True))
+        return paths, polychromatic(paths, self.beam)
 
     def _partial_volume(self, metal: Tensor, trace: Tensor) -> Tensor:
         reach = self.protocol.edge // 2
@@ -242,6 +255,19 @@ class Scanner:
             # As with noise, a cell that counts less than a photon counts one; the correction is not made for more.
             p = p.clamp(max=math.log(photons))
         return p if self._correction is None else correct(p, self._correction)
+
+    def _check_metals(self, mu: Tensor, implants: Sequence[Mapping[str, Tensor]]) -> None:
+        for i, parts in enumerate(implants):
+            for material in parts:
+                self.beam.relative(material)  # says which ones there are
+            if not parts:
+                raise ValueError(f"Scanner: scan {i} has no metal; Scanner.scan scans without")
+            self._check(mu, torch.stack(list(parts.values())))
+            twice = int((torch.stack(list(parts.values())).sum(0) > 1).sum())
+            if twice:
+                raise ValueError(f"Scanner: {twice} pixels of scan {i} hold two metals at once")
+        if not implants:
+            raise ValueError("Scanner: expected the implants of at least one scan, got none")
 
     def _check(self, mu: Tensor, masks: Tensor) -> None:
         check_images(mu, self.geometry, "Scanner")
