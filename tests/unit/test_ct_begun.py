@@ -17,8 +17,10 @@ import pytest
 
 import eqreg
 from eqreg.data.metal import make as making
+from eqreg.data.metal import workers
 from eqreg.data.metal.protocol import Metal, Recipe
 from eqreg.data.metal.workers import shared
+from eqreg.experiments import campaign
 from eqreg.experiments.cli import main
 from eqreg.physics.ct import small_fan
 
@@ -131,9 +133,9 @@ def test_a_worker_that_the_system_ends_is_one_line(tmp_path, capsys):
 
     def end():
         deadline = time.monotonic() + 60
-        while not (workers := multiprocessing.active_children()) and time.monotonic() < deadline:
+        while not (children := multiprocessing.active_children()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        os.kill(workers[0].pid, signal.SIGKILL)
+        os.kill(children[0].pid, signal.SIGKILL)
 
     thread = threading.Thread(target=end)
     thread.start()
@@ -149,10 +151,10 @@ def test_a_worker_ends_at_any_moment(delay):
     """The pool of Python 3.11 then waited for ever, in one of eight tries and within 4 ms of a start."""
 
     def end():
-        while not (workers := multiprocessing.active_children()):
+        while not (children := multiprocessing.active_children()):
             time.sleep(0.0001)
         time.sleep(delay)
-        os.kill(workers[0].pid, signal.SIGKILL)
+        os.kill(children[0].pid, signal.SIGKILL)
 
     threading.Thread(target=end).start()
     with pytest.raises(ChildProcessError, match="one of 2 processes ended within a slice"):
@@ -167,6 +169,65 @@ def test_workers_share_the_jobs_and_tell_their_errors():
     with pytest.raises(EOFError, match="Ran out of input"):  # the job's, not that of its pipe
         list(shared(pickle.loads, [b""], processes=9))
     assert not multiprocessing.active_children()
+
+
+class _Unsent(Exception):
+    """Neither its parts nor its arguments survive a pipe."""
+
+    def __init__(self, said, *, held):
+        super().__init__(said)
+        self.held = held
+
+
+def _raises(kind):
+    raise _Unsent("the reason", held=(lambda: 0) if kind == "parts" else 0)
+
+
+@pytest.mark.parametrize("kind", ["parts", "arguments"])
+def test_an_error_that_no_pipe_carries_is_told(kind):
+    """It passed for a lack of memory, or for an error of the process that asked."""
+    with pytest.raises(RuntimeError, match="^_Unsent: the reason$"):
+        _serve_one(_raises, kind)
+
+
+def test_a_result_that_no_pipe_carries_is_told():
+    with pytest.raises(TypeError, match="expected a result that can be sent"):
+        _serve_one(_lambda, 0)
+
+
+def _lambda(job):
+    return lambda: job
+
+
+def _serve_one(run, job):
+    """What a worker sends for a job, without a process."""
+    try:
+        answer = workers._answer(run(job), None)
+    except _Unsent as error:
+        answer = workers._answer(None, error)
+    result, error = pickle.loads(answer)
+    if error is not None:
+        raise error
+    return result
+
+
+def test_ctrl_c_to_all_is_one_line_even_while_workers_import(tmp_path):
+    (tmp_path / "protocol.yaml").write_text(RECIPE.to_yaml())
+    command = [
+        sys.executable, "-m", "eqreg", "ct", "simulate", "phantoms:6", "--jobs", "2",
+        "--geometry", str(tmp_path / "protocol.yaml"), "--out", str(tmp_path / "set"),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "set" / "protocol.yaml").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.7)  # the workers import now
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == campaign.STOPPED and "Traceback" not in said
+    assert said.splitlines()[-1] == "eqreg: stopped; the same command goes on"
 
 
 _LEFT = """

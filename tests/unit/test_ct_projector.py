@@ -11,9 +11,17 @@ from safetensors import safe_open
 
 from eqreg import C4, C8, D4, rotate
 from eqreg.extras import require
-from eqreg.physics.ct import FBP, FanBeam, ParallelBeam, Projector, cache, small_fan, syndeeplesion
+from eqreg.physics.ct import (
+    FBP,
+    FanBeam,
+    ParallelBeam,
+    Projector,
+    cache,
+    projector,
+    small_fan,
+    syndeeplesion,
+)
 from eqreg.physics.ct import geometry as geo
-from eqreg.physics.ct import projector
 from eqreg.physics.ct._matrix import CSR, joseph
 from eqreg.physics.ct.fbp import _parker
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -36,7 +38,8 @@ def shared(
 
     Raises:
         ChildProcessError: a worker died, as the system ends the largest process where memory is short.
-        Exception: whatever ``run`` raised.
+        RuntimeError: ``run`` raised what no pipe carries; the message names it.
+        Exception: whatever else ``run`` raised.
     """
     context = multiprocessing.get_context("spawn")
     left, at_work = list(reversed(jobs)), {}
@@ -47,14 +50,16 @@ def shared(
             at_work[ours] = left.pop()
             workers[ours] = context.Process(target=_serve, args=(theirs, run, how), daemon=True)
             with _alive(processes):
-                workers[ours].start()
+                with _unheard():
+                    workers[ours].start()
                 theirs.close()  # the child has its own copy, with whose end ours ends
                 ours.send(at_work[ours])
         while at_work:
             for pipe in wait(list(at_work)):
                 assert isinstance(pipe, Connection)
                 with _alive(processes):
-                    result, error = pipe.recv()
+                    answer = pipe.recv_bytes()
+                result, error = pickle.loads(answer)
                 if error is not None:
                     raise error
                 yield at_work.pop(pipe), result
@@ -91,15 +96,43 @@ def _serve(pipe: Connection, run: Callable[..., Any], how: tuple[Any, ...]) -> N
             job = pipe.recv()
         except (EOFError, OSError):
             return
-        answer: tuple[Any, Exception | None]
         try:
-            answer = run(job, *how), None
+            answer = _answer(run(job, *how), None)
         except Exception as error:
-            answer = None, error
+            answer = _answer(None, error)
         try:
-            pipe.send(answer)
+            pipe.send_bytes(answer)
         except OSError:  # nobody waits for it any more
             return
+
+
+def _answer(result: Any, error: Exception | None) -> bytes:
+    """A result or an error as it is sent. Not every error survives that; its text does."""
+    try:
+        content = pickle.dumps((result, error))
+        if error is not None:
+            pickle.loads(content)
+    except Exception as why:
+        if error is None:
+            raise TypeError(
+                f"expected a result that can be sent, got one that cannot: {why}"
+            ) from why
+        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
+    return content
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """A terminal sends Ctrl-C to workers too; one that is started inside never hears it, even while it imports."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would let the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _alone() -> None:

@@ -108,7 +108,7 @@ class QuarterOperator:
         result = t.new_empty((len(t), *sides))
         together = _TOGETHER.get(self.device.type, (1, 1))[back]
         if back:
-            ways = [(self._backward_chunk, range(len(t)), together)]
+            ways = [(self._backward_chunk, list(range(len(t))), together)]
         else:
             few = [n <= SPARSE * t[0].numel() for n in t.count_nonzero((-2, -1)).tolist()]
             ways = [
@@ -117,7 +117,7 @@ class QuarterOperator:
             ]
         for step, which, size in ways:
             for i in range(0, len(which), size):
-                some = list(which[i : i + size])
+                some = which[i : i + size]
                 result[some] = step(t[some])
         return result.mul_(self._scale).reshape(*lead, *sides)
 
