@@ -11,6 +11,7 @@ Taught in: notebooks/14
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -107,6 +108,7 @@ class QuarterOperator:
         sides = (self.geometry.size,) * 2 if back else (self.geometry.views, self.geometry.bins)
         result = t.new_empty((len(t), *sides))
         together = _TOGETHER.get(self.device.type, (1, 1))[back]
+        ways: list[tuple[Callable[[Tensor], Tensor], list[int], int]]
         if back:
             ways = [(self._backward_chunk, list(range(len(t))), together)]
         else:
