@@ -211,6 +211,7 @@ def _serve_one(run, job):
     return result
 
 
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_to_all_is_one_line_even_while_workers_import(tmp_path):
     (tmp_path / "protocol.yaml").write_text(RECIPE.to_yaml())
     command = [
