@@ -59,7 +59,9 @@ def lines(entry):
             row["figure"] + ("" if row["what"] == "time" else " (memory)"),
             row["against"],
             f"{row['ratio']:.3f}",
-            "–" if one else f"{row['low']:.3f} to {row['high']:.3f}",
+            "–"
+            if one
+            else f"{row['low']:.3f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{row['high']:.3f}",
             "–" if row["target"] is None else f"{row['target']:g}",
             verdict(row),
         )
