@@ -201,18 +201,20 @@ def costs(content: dict[str, Any], to: str = "plain") -> str:
 
 
 def choices(content: dict[str, Any]) -> str:
-    """The tunings as text: what was chosen, whether at an edge of its grid, dead runs, where it ran."""
+    """The tunings as text: what was chosen, whether at an edge of its grid, dead runs; below, where each ran."""
     lines = [f"{'tuned':22}{'rate':>10}{'strength':>10}{'score':>10}  edge          dead  where"]
+    places: dict[str, int] = {}  # what rows have in common is said once
     for method, found in content["tuning"].items():
         edge = ", ".join(k for k, at in found.get("edge", {}).items() if at) or "no"
         stamp = found.get("stamp", NOT_STAMPED)
         where = stamp if isinstance(stamp, str) else ", ".join(stamp.values())
+        place = places.setdefault(where, len(places) + 1)
         score = f"{found['score']:.3f}" if "score" in found else "-"
         lines.append(
             f"{method:22}{found['lr']:10.3g}{found['strength']:10.3g}{score:>10}  {edge:14}"
-            f"{found.get('dead', '-')!s:>4}  {where}"
+            f"{found.get('dead', '-')!s:>4}  {f'[{place}]':>5}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"[{place}] {where}" for where, place in places.items())])
 
 
 def judged(rows: dict[str, Any]) -> tuple[list[int], list[str]]:

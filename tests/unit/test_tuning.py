@@ -92,7 +92,11 @@ def test_a_ledger_says_where_it_ran_and_an_older_one_that_it_does_not(tiny, tmp_
     assert content["tuning"]["plain"]["stamp"]["device"] == "a card"
     assert content["tuning"]["pairs"]["stamp"] == "not stamped"
     told = comparison.choices(content).splitlines()
-    assert told[1].endswith("a card, 2026-01-03, eqreg 1") and told[2].endswith("not stamped")
+    assert told[1].endswith("[1]") and told[2].endswith("[2]")
+    assert told[3:] == ["[1] a card, 2026-01-03, eqreg 1", "[2] not stamped"]
+    content["tuning"]["decay"] = content["tuning"]["plain"]
+    assert comparison.choices(content).count("a card") == 1
+    assert max(map(len, comparison.choices(content).splitlines())) <= 100  # as wide as a page
     assert " lr " in told[1] and " no " in told[2]
     ledger.publish(tmp_path, tmp_path / "kept", "rain", "tiny")
     assert json.loads((tmp_path / "kept/rain/tiny/pairs/tuning.json").read_text()) == older
