@@ -88,6 +88,11 @@ def names(ax: Any, width: float, smallest: float, undo: list[Callable[[], Any]])
         undo.append(partial(ax.set_yticks, ax.get_yticks(), texts, fontsize=left[0].get_fontsize()))
         broken = [textwrap.fill(text, letters, break_long_words=False) for text in texts]
         ax.set_yticks(ax.get_yticks(), broken, fontsize=smallest)
+        # What shares its axis shows the same names, in its own size.
+        for other in ax.get_shared_y_axes().get_siblings(ax):
+            for text in other.get_yticklabels():
+                undo.append(partial(text.set_fontsize, text.get_fontsize()))
+                text.set_fontsize(smallest)
     label = ax.xaxis.label
     if label.get_text() and label.get_window_extent().width > min(width, 1.3 * ax.bbox.width):
         share = 1.2 * ax.bbox.width / label.get_window_extent().width

@@ -310,6 +310,28 @@ def test_a_legend_that_is_long_or_wide_goes_below_its_plot_on_a_phone():
     assert {t.get_text() for t in ax.get_yticklabels()} == {"EQ-Reg minus augmentation"}
 
 
+def test_plots_that_share_their_names_shrink_them_alike_on_a_phone():
+    figure, axes = viz.subplots(1, 2, size=(8.6, 2.4), sharey=True)
+    names = [
+        "augmentation, 4 patches",
+        "strict, equal width, 4 patches",
+        "strict, equal parameters, 64 patches",
+    ]
+    for ax in axes:
+        ax.errorbar(range(3), range(3), xerr=1, fmt="o")
+    axes[0].set_yticks(range(3), names)
+    with viz._narrow.narrowed(figure):
+        figure.draw_without_rendering()
+        for ax in axes:
+            boxes = [t.get_window_extent() for t in ax.get_yticklabels()]
+            assert all(a.y1 <= b.y0 + 1 for a, b in zip(boxes, boxes[1:], strict=False))
+        sizes = {t.get_fontsize() for ax in axes for t in ax.get_yticklabels()}
+        assert len(sizes) == 1 and min(sizes) < 8
+    left = axes[0].get_yticklabels()
+    assert [t.get_text() for t in left] == names and min(t.get_fontsize() for t in left) > 8
+    assert not axes[1].get_yticklabels()  # they stand on the left alone
+
+
 def test_ticks_by_name_that_still_overlap_when_turned_are_thinned():
     figure, ax = viz.subplots(size=(7.0, 3.0))
     ax.set_xticks(range(60), ["name"] * 60)
