@@ -62,7 +62,7 @@ def _fit(legend: Any, width: float, undo: list[Callable[[], Any]]) -> None:
             for a, b in zip(ends, ends[1:], strict=False)
         ]
         for column in box._children:
-            column.set_figure(legend.get_figure(root=False))
+            column.set_figure(legend.figure)
         if legend.get_window_extent().width <= 0.98 * width:
             return
         count -= 1

@@ -39,6 +39,7 @@ def shared(
     Raises:
         ChildProcessError: a worker died, as the system ends the largest process where memory is short.
         RuntimeError: ``run`` raised what no pipe carries; the message names it.
+        TypeError: ``run`` returned what no pipe carries.
         Exception: whatever else ``run`` raised.
     """
     context = multiprocessing.get_context("spawn")
