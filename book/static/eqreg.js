@@ -46,7 +46,7 @@ function breakable(formula) {
 const SCROLLS = 'main :is(pre, :has(> img[src$=".svg"]), mjx-container[display], .math.wide)';
 const FRAMES = 'main :is(.eqreg-table, .pst-scrollable-table-container, .cell_output > .output)'; // have a tab stop
 function reachable() {
-  for (const formula of document.querySelectorAll('main span.math')) formula.classList.remove('wide');
+  for (const formula of document.querySelectorAll('main span.math')) formula.classList.remove('wide', 'goes-on');
   const wide = [...document.querySelectorAll('main span.math')].filter(tooWide);
   wide.forEach(formula => formula.classList.add('wide'));
   // What scrolls sideways (code, output, formulas, drawings on a phone) can be reached by the tab key, others need not.

@@ -16,8 +16,8 @@ from ._raster import CSS_PIXELS_PER_INCH, as_image, drawing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette: told apart by readers with any common colour blindness. The order is the
-# order of curves in a plot; yellow, faint on white, comes last.
+# Okabe & Ito's palette: told apart by readers with any common colour blindness. Its yellow cannot be seen on
+# white, nor on black once a page in the dark has turned it; grey stands in its place. The order is that of curves.
 COLORS = MappingProxyType(
     {
         "blue": "#0072B2",
@@ -27,7 +27,7 @@ COLORS = MappingProxyType(
         "orange": "#E69F00",
         "sky": "#56B4E9",
         "black": "#000000",
-        "yellow": "#F0E442",
+        "grey": "#7F7F7F",
     }
 )
 
@@ -64,7 +64,9 @@ def subplots(
         The figure and one axes, or an array of axes if there are several.
     """
     figure = require("matplotlib.figure", extra="tasks").Figure(figsize=size, layout="constrained")
-    cycle = require("cycler", extra="tasks").cycler(color=list(COLORS.values()))
+    cycler = require("cycler", extra="tasks").cycler
+    # More curves than colours: the next are dashed.
+    cycle = cycler(linestyle=["-", "--", ":"]) * cycler(color=list(COLORS.values()))
     axes = figure.subplots(rows, columns, **options)
     for ax in np.atleast_1d(axes).flat:
         ax.set_prop_cycle(cycle)

@@ -20,6 +20,8 @@ _PNG_HEADER = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 2, 3  # dimensions of an image array
 _QUALITY = 88  # of WebP with losses, for photographs
 _WORTH = 0.7  # losses must save this much: text is crisper without
+_HUE = 0.05  # between the channels of a grey
+_PAPER = 0.9  # of every channel of what looks like paper
 ALL = "all"
 
 
@@ -98,10 +100,10 @@ def drawing(picture: Any, *, dpi: float) -> Drawing:
 
 
 def _photos(figure: Any) -> str:
-    """Corners of all places where an image is drawn; the way between two places has no area."""
+    """Corners of all places where a photograph is; the way between two places has no area."""
     corners = []
     for ax in figure.axes:
-        if ax.images and ax.get_visible():
+        if ax.get_visible() and any(map(_is_photograph, ax.images)):
             box = ax.get_position()
             x0, x1, y0, y1 = (f"{100 * v:.2f}%" for v in (box.x0, box.x1, 1 - box.y1, 1 - box.y0))
             corners.append(f"{x0} {y0},{x1} {y0},{x1} {y1},{x0} {y1},{x0} {y0}")
@@ -109,6 +111,14 @@ def _photos(figure: Any) -> str:
         # Back through the first corners, so that the polygon closes along the ways it came.
         corners += [c.split(",")[0] for c in corners[-2::-1]]
     return ",".join(corners)
+
+
+def _is_photograph(image: Any) -> bool:
+    """Whether colours are to stay: not of numbers in a colour map with white in it, which is the paper there."""
+    if image.get_array().ndim == _COLOUR:
+        return True
+    colours = image.get_cmap()(np.linspace(0, 1, 33))[:, :3]
+    return bool(np.ptp(colours, axis=1).max() < _HUE or colours.min(axis=1).max() < _PAPER)
 
 
 def _webp(png: bytes, photos: str) -> Raster:

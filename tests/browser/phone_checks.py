@@ -48,12 +48,21 @@ HINTS = """() => [...document.querySelectorAll('main *')]
   .map(e => `does not say that it goes on: ${e.outerHTML.slice(0, 80)}`)"""
 
 
+# What went on beyond the edge of a narrow window, and does no longer.
+FADED = """() => [...document.querySelectorAll('main .goes-on')]
+  .filter(e => e.scrollWidth - e.clientWidth <= 4 || getComputedStyle(e).overflowX === 'visible')
+  .map(e => `still fades: ${e.outerHTML.slice(0, 80)}`)"""
+
+
 def on_a_phone(seen, *checks):
     seen.page.set_viewport_size(PHONE)
     seen.page.evaluate("new Promise(next => requestAnimationFrame(() => setTimeout(next)))")
     faults = [fault for check in checks for fault in seen.page.evaluate(check)]
-    seen.page.set_viewport_size(DESKTOP)
-    return faults
+    # Narrower than any phone, so that formulas do go on.
+    for screen in ({"width": 120, "height": 812}, DESKTOP):
+        seen.page.set_viewport_size(screen)
+        seen.page.evaluate("new Promise(next => requestAnimationFrame(() => setTimeout(next)))")
+    return faults + seen.page.evaluate(FADED)
 
 
 def reading_faults(seen):

@@ -409,8 +409,60 @@ def test_a_reader_gets_a_live_slider_as_well(kernel):
     assert Page(picture.value).all("img")[0]["alt"] == "a line up to 0.25"
 
 
-def test_colours_differ():
+def in_the_dark(colour):
+    """What the pages' style sheet makes of it: inverted, its hue turned back, on their black."""
+    r, g, b = 1 - colour
+    turned = [
+        -0.574 * r + 1.430 * g + 0.144 * b,
+        0.426 * r + 0.430 * g + 0.144 * b,
+        0.426 * r + 1.430 * g - 0.856 * b,
+    ]
+    return 1 - (1 - np.clip(turned, 0, 1)) * (1 - DARK)
+
+
+def contrast(one, other):
+    bright = [
+        np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+        for c in (one, other)
+    ]
+    return (max(bright) + 0.05) / (min(bright) + 0.05)
+
+
+DARK = np.full(3, 0x12 / 255)
+
+
+def test_colours_differ_and_are_seen_on_paper_and_in_the_dark():
+    from matplotlib.colors import to_rgb
+
     assert len(set(viz.COLORS.values())) == len(viz.COLORS) >= 8
+    for name, code in viz.COLORS.items():
+        colour = np.array(to_rgb(code))
+        assert contrast(colour, np.ones(3)) > 2, name
+        assert contrast(in_the_dark(colour), DARK) > 3, name
+
+
+def test_a_curve_beyond_the_colours_is_dashed():
+    _, ax = viz.subplots()
+    lines = [ax.plot([0, 1])[0] for _ in range(3 * len(viz.COLORS))]
+    looks = [(line.get_color(), line.get_linestyle()) for line in lines]
+    assert len(set(looks)) == len(looks)
+    assert [look for _, look in looks[:8]] == ["-"] * 8
+
+
+@pytest.mark.parametrize(
+    ("cmap", "keeps"),
+    [("gray", True), ("Greys", True), ("magma", True), ("RdBu_r", False), ("Blues", False)],
+)
+def test_numbers_in_a_colour_map_with_white_follow_the_page_in_the_dark(cmap, keeps):
+    figure = viz.grid([np.random.rand(4, 4)], cmap=cmap)
+    assert ('data-photos="' in viz.show(figure, alt="weights").html) is keeps
+    both, axes = viz.subplots(1, 2)
+    axes[0].imshow(np.random.rand(4, 4), cmap=cmap)
+    axes[1].imshow(np.random.rand(4, 4, 3))
+    corners = viz.show(both, alt="weights and a photograph").html.split('data-photos="')[1]
+    assert corners[: corners.index('"')].count(",") == (
+        10 if keeps else 4
+    )  # five of a box, and a way
 
 
 def test_a_wipe_holds_each_picture_once_and_says_what_it_shows():
