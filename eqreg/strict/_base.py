@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from math import prod, sqrt
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -59,10 +61,25 @@ class StrictConv2d(nn.Module, ABC):
                 self.blocks.append(nn.Parameter(torch.empty(n_out, n_in, depth, *filter_shape)))
         self.bias = nn.Parameter(torch.empty(sum(n for n, _ in out_field.terms))) if bias else None
         self.reset_parameters()
+        for name, table in self._tables().items():
+            self.register_buffer(name, table, persistent=False)
 
     @abstractmethod
     def turned(self, psi: Tensor, g: Element) -> Tensor:
         """Base filters (..., *filter_shape), turned by ``g`` and sampled: (..., K, K)."""
+
+    def _tables(self) -> dict[str, Tensor]:
+        """Constants that the arguments determine: buffers that are not saved."""
+        return {}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        missing = [name for name, t in self.named_buffers(recurse=False) if t.is_meta]
+        super()._apply(fn, recurse)
+        # Built on the device "meta" and given memory by `to_empty`: no checkpoint fills these.
+        made = self._tables() if missing and not self.get_buffer(missing[0]).is_meta else {}
+        for name, table in made.items():
+            self.get_buffer(name).copy_(table)
+        return self
 
     def reset_parameters(self) -> None:
         """Draw weights and biases as ``nn.Conv2d`` does, with the fan-in of the expanded kernel."""
@@ -72,7 +89,7 @@ class StrictConv2d(nn.Module, ABC):
 
     def expanded_weight(self) -> Tensor:
         """The kernel of the ordinary convolution that this layer is: (C_out, C_in, K, K)."""
-        blocks = iter(self.blocks)
+        blocks = iter(range(len(self.blocks)))
         rows = []
         for _, kind_out in self.out_field.terms:
             row = [self._expand(next(blocks), kind_out, kind) for _, kind in self.in_field.terms]
@@ -111,7 +128,15 @@ class StrictConv2d(nn.Module, ABC):
             f"stride={self.stride}, padding={self.padding}, bias={self.bias is not None}"
         )
 
-    def _expand(self, psi: Tensor, kind_out: str, kind_in: str) -> Tensor:
+    def _expand(self, i: int, kind_out: str, kind_in: str) -> Tensor:
+        copies = self._copies(i, kind_out, kind_in)
+        return copies.mean(0) if kind_out == kind_in == "t" else copies
+
+    def _copies(self, i: int, kind_out: str, kind_in: str) -> Tensor:
+        """What block ``i`` is in the kernel; between trivial fields still one for each element."""
+        return self._arranged(self.blocks[i], kind_out, kind_in)
+
+    def _arranged(self, psi: Tensor, kind_out: str, kind_in: str) -> Tensor:
         group = self.in_field.group
         if kind_out == kind_in == "r":
             copies = [
@@ -125,7 +150,7 @@ class StrictConv2d(nn.Module, ABC):
             return torch.stack(copies, 1).flatten(0, 1)
         if kind_in == "r":
             return torch.stack(copies, 2).flatten(1, 2)
-        return torch.stack(copies).mean(0)
+        return torch.stack(copies)
 
 
 def check_arguments(

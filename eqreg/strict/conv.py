@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..symmetry.actions import quarter_turns, rotate
@@ -76,6 +77,19 @@ class GroupConv2d(StrictConv2d):
     def turned(self, psi: Tensor, g: Element) -> Tensor:
         """Base filters (..., K, K), turned by ``g``."""
         return rotate(psi, g, self.in_field.group)
+
+    def _tables(self) -> dict[str, Tensor]:
+        """Where the copies of each block read in it: they only move entries, so that one gather makes them."""
+        kinds = ((o, i) for _, o in self.out_field.terms for _, i in self.in_field.terms)
+        places = (torch.arange(p.numel(), dtype=torch.int32).view(p.shape) for p in self.blocks)
+        return {
+            f"source{i}": self._arranged(place, *kind)
+            for i, (place, kind) in enumerate(zip(places, kinds, strict=True))
+        }
+
+    def _copies(self, i: int, kind_out: str, kind_in: str) -> Tensor:
+        index = self.get_buffer(f"source{i}")
+        return self.blocks[i].flatten().index_select(0, index.flatten()).view(index.shape)
 
 
 @typed

@@ -69,15 +69,18 @@ class FourierConv2d(StrictConv2d):
         bias: bool = True,
     ) -> None:
         group = in_field.group
+        self.max_frequency = max_frequency
+        n = len(fourier_basis(kernel_size, 0, group, max_frequency))
+        super().__init__(in_field, out_field, (n,), kernel_size, stride, padding, bias)
+
+    def _tables(self) -> dict[str, Tensor]:
+        group = self.in_field.group
         basis = torch.stack(
-            [fourier_basis(kernel_size, g, group, max_frequency) for g in group.elements]
+            [fourier_basis(self.kernel_size, g, group, self.max_frequency) for g in group.elements]
         )
         # Unit energy on average over the copies: then torch's initialisation means what it says.
         basis /= basis.square().sum((-2, -1), keepdim=True).mean(0, keepdim=True).sqrt()
-        super().__init__(in_field, out_field, basis.shape[1:2], kernel_size, stride, padding, bias)
-        # Not saved: the arguments determine it.
-        self.register_buffer("basis", basis.to(torch.get_default_dtype()), persistent=False)
-        self.max_frequency = max_frequency
+        return {"basis": basis.to(torch.get_default_dtype())}
 
     def turned(self, psi: Tensor, g: Element) -> Tensor:
         """Coefficients (..., number of basis functions) to filters (..., K, K), turned by ``g``."""

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from eqreg import C2, C4, C8, D4, DihedralGroup, equivariance_error, layer_errors, rotate
-from eqreg.strict import GroupConv2d
+from eqreg.strict import FourierConv2d, GroupConv2d
 
 
 def test_lifting_kernel_holds_turned_copies():
@@ -87,3 +87,31 @@ def test_even_kernels_are_exact():
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("layer", [GroupConv2d, FourierConv2d])
+def test_tables_that_no_checkpoint_holds_survive_the_device_meta(layer):
+    """Big models are built without memory, given some that holds anything, and then loaded."""
+    fields = C4.field("1t+2r"), C4.field("2r+1t")
+    made = layer(*fields, 3)
+    with torch.device("meta"):
+        empty = layer(*fields, 3)
+    loaded = empty.to_empty(device="cpu")
+    loaded.load_state_dict(made.state_dict())
+    x = torch.rand(1, 9, 6, 6)
+    assert torch.equal(loaded(x), made(x))
+    assert torch.equal(loaded.double()(x.double()), made.double()(x.double()))
+
+
+@pytest.mark.parametrize("group", [C2, C4, D4])
+def test_one_gather_is_the_turned_copies_with_their_gradient(group):
+    layer = GroupConv2d(group.field("1t+2r"), group.field("2t+1r"), 3).double()
+    kernel = layer.expanded_weight()
+    probe, blocks = torch.rand_like(kernel), list(layer.blocks)
+    found = torch.autograd.grad(kernel, blocks, probe)
+    kinds = [("t", "t"), ("t", "r"), ("r", "t"), ("r", "r")]
+    parts = [layer._arranged(p, *kind) for p, kind in zip(blocks, kinds, strict=True)]
+    parts[0] = parts[0].mean(0)
+    turned = torch.cat([torch.cat(parts[:2], 1), torch.cat(parts[2:], 1)])
+    assert torch.equal(kernel, turned)
+    torch.testing.assert_close(found, torch.autograd.grad(turned, blocks, probe))
