@@ -187,8 +187,9 @@ def check(
         disturb_(core, x)
         ties.project_(core)
     for size in tried:
+        proved = any(e is not None and e <= _EXACT for e in measured.values())
         try:
-            measured[size] = tied_defect(core, lambda tied: tied, _resized(x, size), *rest)
+            measured[size] = tied_defect(core, _resized(x, size), *rest, proved=proved)
         except (RuntimeError, ValueError, AssertionError):
             measured[size] = None
         if searched and sum(e is not None and e <= _EXACT for e in measured.values()) == _ENOUGH:

@@ -111,12 +111,28 @@ def test_what_no_weights_let_through_breaks_nothing():
     model, x = Gate().double().eval(), torch.rand(1, 1, 8, 8, dtype=torch.float64)
     ties = tie(nn.Conv2d(1, 4, 3, padding=1), x, C4, out_fields=[None])
 
-    def project_(model):
-        for part in (model.way, model.side):
-            ties.project_(part)
-        return model
+    for part in (model.way, model.side):
+        ties.project_(part)
+    for proved in (False, True):
+        assert tied_defect(model, x, ties.action, None, None, None, proved=proved) < 1e-12
 
-    assert tied_defect(model, project_, x, ties.action, None, None, None) < 1e-12
+
+def test_what_breaks_at_the_whole_size_alone_is_found_behind_a_shut_gate():
+    """The crop proves the ties; the one pass at the whole size still looks behind ReLUs."""
+
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.way, self.side = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+            nn.init.constant_(self.side.bias, -9)  # open for the other sign
+
+        def forward(self, x):
+            side = self.side(x).relu()
+            return self.way(x) + (side.cumsum(-1) if x.shape[-1] > 32 else side)
+
+    x = torch.rand(1, 1, 48, 48)
+    for size, exact in ((32, True), (48, False)):
+        assert tie(Late(), x[..., :size, :size], C4).exact is exact
 
 
 @pytest.mark.parametrize("swap", [False, True])

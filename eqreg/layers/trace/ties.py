@@ -167,19 +167,22 @@ def _tie(
     core = copied(model).cpu().double().eval()
     kinds = (turn, in_fields, [fields[""]] if "" in fields else out_fields)
     disturb_(core, x)
-    ties = None
+    ties, tied, proved = None, False, False
     if (small := _smaller(x, turn)) is not None:
         try:
             ties = _read(core, small, action, turn, in_fields, out_fields, fields, brief=True)
+            tied = all(b.assumed for b in ties.breaks)
+            # A single pass at the whole size costs more than all of these.
+            proved = tied and tied_defect(ties.project_(core), small, action, *kinds) <= EXACT
         except Exception:  # networks refuse small images in many ways
             ties = None
-        if ties is not None and all(b.assumed for b in ties.breaks):
-            ties.error = tied_defect(core, ties.project_, x, action, *kinds)
+        if ties is not None and tied:
+            ties.error = tied_defect(core, x, action, *kinds, proved=proved)
     if ties is None or not ties.exact:
-        if ties is not None:
+        if tied:
             disturb_(core, x)  # what was tied as at the small size must not look tied by itself
         ties = _read(core, x, action, turn, in_fields, out_fields, fields)
-        ties.error = tied_defect(core, ties.project_, x, action, *kinds)
+        ties.error = tied_defect(ties.project_(core), x, action, *kinds)
     if ties.exact and all(b.assumed for b in ties.breaks):
         ties.breaks = ()  # what could not be shown holds all the same
     elif ties.error > EXACT and not ties.breaks:

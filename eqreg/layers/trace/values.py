@@ -190,8 +190,9 @@ class Numbers:
                 lines = lines[:, chosen]
                 # Lines that do not know differ from each other, so that they outvote nobody.
                 unknown = -1 - torch.arange(lines.shape[1])
-                votes = torch.where(lines < 0, unknown, lines // stride % n).mode(1).values
-                votes = votes.clamp_min(-1)
+                said = torch.where(lines < 0, unknown, lines // stride % n)
+                agreed = torch.equal(said, said[:, :1].expand_as(said))
+                votes = (said[:, 0] if agreed else said.mode(1).values).clamp_min(-1)
                 if value.source is None and not is_permutation(votes):
                     held = _held(value.ids, moved, sizes, d)
                     votes = votes if held is None else held
