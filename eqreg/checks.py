@@ -15,6 +15,11 @@ _LARGEST = 2**31 - 1
 _WORDS = ("no", "one", "two", "three", "four")
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of others says, without its breaks; its name if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def need_tensor(value: Any, what: str, *, floating: bool = False) -> None:
     """Refuse what is no tensor, with the call that makes one.
 

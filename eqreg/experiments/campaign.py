@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..signals import holding_ctrl_c
 from ..tasks import get_task
 from .locks import is_held
 from .records import is_done
-from .stopping import PARENT, holding_ctrl_c
+from .stopping import PARENT
 
 STOPPED = 75  # exit status of a run that was told to stop and left a checkpoint
 BUSY = 69  # of one that another process is at work on

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..extras import require
+from ..signals import holding_ctrl_c
 from .campaign import GRACE, Job, command_line, environment
-from .stopping import holding_ctrl_c
 
 KINDS = ("local", "slurm")
 _POLL = 0.2

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..checks import one_line
 from ..training.checkpoint import CheckpointError
 from .locks import WAITING, locked
 
@@ -155,7 +156,7 @@ def _fetch(address: str) -> bytes:
             if getattr(answer, "length", None) and len(content) <= LARGEST_INDEX:
                 raise ConnectionError(f"it broke off after {len(content)} bytes")
     except _NETWORK as error:
-        raise ConnectionError(f"could not read {address}: {_line(error)}") from error
+        raise ConnectionError(f"could not read {address}: {one_line(error)}") from error
     return content
 
 
@@ -178,7 +179,7 @@ def _pieces(address: str, there: int, size: int) -> Iterator[tuple[int, bytes]]:
     except _TooSlow:
         raise
     except _NETWORK as error:
-        raise ConnectionError(_line(error)) from error
+        raise ConnectionError(one_line(error)) from error
 
 
 def _opened(address: str, there: int = 0) -> Any:
@@ -228,7 +229,3 @@ def _read(answer: Any, most: int) -> Iterator[bytes]:
             if got < _SLOWEST * passed:
                 raise _TooSlow(f"it sends fewer than {_SLOWEST} bytes a second")
             since, got = time.monotonic(), 0
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

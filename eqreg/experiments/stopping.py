@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
 # The campaign tells its children its process number here.
 PARENT = "EQREG_PARENT"
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")  # Windows has no SIGHUP
-
-
-@contextlib.contextmanager
-def holding_ctrl_c() -> Iterator[None]:
-    """A process that is started inside hears Ctrl-C once it is in :class:`Stop`, not while it imports.
-
-    A terminal sends Ctrl-C to the children of a campaign too, and Python answers it with a traceback for seconds.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Stopped(Exception):
@@ -56,7 +38,9 @@ class Stop:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._ask)
         if self._parent is not None and hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see holding_ctrl_c
+            signal.pthread_sigmask(
+                signal.SIG_UNBLOCK, {signal.SIGINT}
+            )  # see signals.holding_ctrl_c
         return self
 
     def __exit__(

@@ -14,8 +14,8 @@ PACKAGE = Path(eqreg.__file__).parent
 # The folders of CONTRIBUTING.md, bottom to top. A file may import from its own folder and from those
 # before it, at the top of the file or inside a function.
 ORDER = (
-    "extras", "checks", "typed", "files", "symmetry", "layers", "soft", "strict", "measure", "physics", "data",
-    "models", "viz", "training", "tasks", "experiments", "__init__", "__main__",
+    "extras", "checks", "typed", "files", "signals", "symmetry", "layers", "soft", "strict", "measure", "physics",
+    "data", "models", "viz", "training", "tasks", "experiments", "__init__", "__main__",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import one_line
 from ...files import write_whole
 from ...physics.ct import (
     Scanner,
@@ -264,7 +265,7 @@ def _repaired(root: Path, name: str, record: dict[str, Any], like: Tensor) -> Te
         with path.open("rb") as file:
             image = torch.from_numpy(np.load(file, allow_pickle=False))
     except Exception as error:  # decoders of damaged files raise what they like
-        raise ValueError(f"{path}: could not be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: could not be read: {one_line(error)}") from error
     if image.shape != like.shape or not image.is_floating_point() or image.isnan().any():
         raise ValueError(
             f"{path}: expected an image {tuple(like.shape)} in 1/cm without NaN, found {tuple(image.shape)} of "

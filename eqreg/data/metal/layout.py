@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import one_line
 from ...extras import require
 from ...files import write_whole
 
@@ -161,4 +162,4 @@ def _read(path: Path) -> Arrays:
     except ImportError:
         raise
     except Exception as error:  # decoders of damaged files raise what they like
-        raise ValueError(f"{path}: could not be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: could not be read: {one_line(error)}") from error

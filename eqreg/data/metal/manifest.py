@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checks import one_line
 from ...files import write_whole
 from .about import readme
 from .layout import Case, read_case
@@ -162,7 +163,7 @@ def read_split_masks(root: Path, split: str) -> np.ndarray[Any, Any] | None:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
     except Exception as error:  # decoders of damaged files raise what they like
-        raise ValueError(f"{path}: could not be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: could not be read: {one_line(error)}") from error
     if not isinstance(found, np.ndarray) or found.ndim != _MASKS_NDIM:
         raise ValueError(f"{path}: expected an array (H, W, masks), found {np.shape(found)}")
     return found

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ...checks import one_line
 from ...extras import require
 from ...physics.ct import FanBeam, ParallelBeam, Protocol, Scanner, open_beam, syndeeplesion
 from ...physics.ct.geometry import Geometry
@@ -127,7 +128,7 @@ def read_recipe(name: str | Path) -> Recipe:
     try:
         return parse_recipe(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
 def parse_recipe(text: str) -> Recipe:

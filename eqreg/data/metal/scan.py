@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import one_line
 from ...files import write_whole
 from ...physics.ct import Scanner, Simulation, hu_to_mu
 from ...physics.ct.geometry import in_view
@@ -204,7 +205,7 @@ def unpacked(record: dict[str, Any], size: int) -> np.ndarray[Any, Any]:
 
 def refusal(source: Source, error: ValueError) -> str:
     """The file, what was found, what is expected; the file once."""
-    line = " ".join(str(error).split())
+    line = one_line(error)
     for said in ("read_ct: ", f"could not read {source.path}: ", f" in {source.path}"):
         line = line.replace(said, "")
     path = source.name if source.name.startswith(("phantom ", "pydicom's ")) else source.path

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import one_line
 from ...extras import require
 from ..ct import PNG_OFFSET, check_hu, read_ct
 from ..dicom import header, is_dicom, read_frame
@@ -252,7 +253,7 @@ def _phantoms(place: str) -> list[_Found]:
 
 
 def _line(error: Exception) -> str:
-    line = " ".join(str(error).split()) or type(error).__name__
+    line = one_line(error)
     if (
         type(error).__name__ == "InvalidDicomError"
     ):  # pydicom's words speak of a setting that we do not have

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from ...signals import holding_ctrl_c
+
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -51,7 +53,8 @@ def shared(
             at_work[ours] = left.pop()
             workers[ours] = context.Process(target=_serve, args=(theirs, run, how), daemon=True)
             with _alive(processes):
-                with _unheard():
+                resource_tracker.ensure_running()  # its start would let Ctrl-C through again
+                with holding_ctrl_c():
                     workers[ours].start()
                 theirs.close()  # the child has its own copy, with whose end ours ends
                 ours.send(at_work[ours])
@@ -120,20 +123,6 @@ def _answer(result: Any, error: Exception | None) -> bytes:
             ) from why
         return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
     return content
-
-
-@contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    """A terminal sends Ctrl-C to workers too; one that is started inside never hears it, even while it imports."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # its start would let the signal through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _alone() -> None:
