@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import dark_checks
 import page_checks as checks
 import phone_checks
 import pytest
@@ -91,7 +92,8 @@ def test_folds_have_names(seen):
 
 
 def test_chapters_begin_with_a_picture(seen):
-    if "/notebooks/" in seen.page.url or seen.page.url.endswith("/book/intro.html"):
+    pages = ("/book/intro.html", "/book/ct_tool.html")
+    if "/notebooks/" in seen.page.url or seen.page.url.endswith(pages):
         assert not checks.first_screen_faults(seen)
 
 
@@ -103,6 +105,7 @@ def test_sliders_move_the_picture(seen):
 def test_text_is_readable(seen, scheme):
     seen.page.evaluate("mode => document.documentElement.dataset.theme = mode", scheme)
     assert not checks.contrast_faults(seen)
+    assert scheme == "light" or not dark_checks.light_box_faults(seen)
 
 
 def test_colab_buttons_lead_to_the_notebook(seen):

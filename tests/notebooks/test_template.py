@@ -52,6 +52,7 @@ def problems(notebook, name):
         *(line for text in texts for line in maths_problems(text)),
         *(line for cell in code for line in cell_problems(cell)),
         *(line for cell in code for line in idiom_problems(source(cell))),
+        *(line for cell in cells for line in colour_problems(source(cell))),
         *exercise_problems(cells),
         *(
             f"unfinished: {source(cell)[:50]!r}"
@@ -113,6 +114,12 @@ def maths_problems(text):
             yield f"no blank line before displayed maths: {line[:50]!r}"
         inside ^= line.count("$$") % 2 == 1
         before = line
+
+
+def colour_problems(text):
+    """Lines that are black by day are white in a reader's dark mode: captions name their form."""
+    for found in re.findall(r"(?i)\bblack(?::| (?:dash|dot|line|mark|curve|cross)\w*)", text):
+        yield f"{found!r} is white in the dark; name its form"
 
 
 def cell_problems(cell):
@@ -307,6 +314,10 @@ def hook_that_stays(chapter):
     chapter["cells"].append(cell("code", "h = f.register_forward_hook(g)\nf(x)\nh.remove()", "new"))
 
 
+def black_line(chapter):
+    chapter["cells"].append(cell("code", "show(caption='The black line is the best.')", "new"))
+
+
 def badge_of_another(chapter):
     chapter["cells"][0]["source"] = chapter["cells"][0]["source"].replace("01_x", "02_y")
 
@@ -335,6 +346,7 @@ def test_a_good_chapter_passes():
         private_import,
         hook_that_stays,
         badge_of_another,
+        black_line,
         maths_after_text,
         unfinished,
     ],
