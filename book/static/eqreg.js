@@ -70,6 +70,11 @@ document.addEventListener('DOMContentLoaded', () => {
   // The button's own words, "Search Ctrl+K", are its name; entries of the bibliography are no list items.
   document.querySelectorAll('.search-button-field').forEach(b => b.removeAttribute('aria-label'));
   document.querySelectorAll('.citation-list').forEach(list => list.removeAttribute('role'));
+  for (const cell of document.querySelectorAll('main td')) {
+    const letters = cell.textContent.trim().length;
+    cell.classList.toggle('words', letters > 24);
+    cell.classList.toggle('sentence', letters > 48);
+  }
   reachable();
   addEventListener('load', () => {
     setTimeout(reachable);

@@ -1,4 +1,4 @@
-"""Legends and names beside a plot on a phone, where they would cover the plot or leave it no room."""
+"""Legends and names beside a plot on a phone, where they would cover its lines or leave it no room."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _GAP = 4  # points between a plot's lowest text and its legend
 
 
 def below(figure: Any, undo: list[Callable[[], Any]]) -> None:
-    """Legends that are long, or stand outside, go below their plots, in as many columns as fit.
+    """Legends that are long, stand outside or lie on a line go below their plots, in as many columns as fit.
 
     The figure grows by their heights. Expects a figure that is drawn.
     """
@@ -27,7 +27,7 @@ def below(figure: Any, undo: list[Callable[[], Any]]) -> None:
             continue
         box, inside = legend.get_window_extent(), ax.bbox
         outside = box.x0 < inside.x0 - 1 or box.x1 > inside.x1 + 1 or box.y1 < inside.y0
-        if len(legend.get_texts()) <= _MANY and not outside:
+        if len(legend.get_texts()) <= _MANY and not outside and not _covers(ax, box):
             continue
         old, anchor = legend._loc, legend._bbox_to_anchor
         undo.append(partial(setattr, legend, "_loc", old))
@@ -43,6 +43,22 @@ def below(figure: Any, undo: list[Callable[[], Any]]) -> None:
         grown += legend.get_window_extent().height / dots
     if grown:
         figure.set_figheight(figure.get_figheight() + grown)  # whoever sets the width back sets it
+
+
+def _covers(ax: Any, box: Any) -> bool:
+    """Whether a line of a plot, or one of its marks, runs through a box, in pixels."""
+    for line in ax.lines:
+        path = line.get_transform().transform_path(line.get_path())
+        drawn = line.get_linestyle() not in ("None", "none", " ", "")
+        if not line.get_visible() or not len(path.vertices):
+            continue
+        if drawn and path.intersects_bbox(box, filled=False):
+            return True
+        if line.get_marker() not in ("None", "none", " ", "", None) and box.count_contains(
+            path.vertices
+        ):
+            return True
+    return False
 
 
 def _fit(legend: Any, width: float, undo: list[Callable[[], Any]]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ._figure import check_alt, figure_tag, show
 from ._raster import Drawing, drawing
+from ._wipe import BESIDE
 from .frontend import notebook_reader
 
 _DPI = 105
@@ -135,12 +136,12 @@ def _page(
     # autocomplete=off: browsers restore a slider's place on reload, but not the picture's.
     control = (
         '<label style="display:flex;flex-wrap:wrap;align-items:center;gap:.2em .8em;'
-        f'margin-top:.4em"><span>{escape(label)}</span>'
+        f'margin-top:.4em"><span>{escape(label)}</span><span style="{BESIDE}">'
         f'<input type="range" min="0" max="{len(frames) - 1}" step="1" value="{start}" '
         f'autocomplete="off" aria-valuetext="{escape(texts[start])}" oninput="{_MOVE}" '
         'style="flex:1 1 5em;min-width:5em;height:2.2em;accent-color:#0072B2">'
         '<output style="min-width:2em;font-variant-numeric:tabular-nums">'
-        f"{escape(texts[start])}</output></label>"
+        f"{escape(texts[start])}</output></span></label>"
     )
     told = ", ".join(escape(texts[i]) for i in sorted(keys))
     without = (

@@ -33,6 +33,8 @@ _CHOOSE = (
     "f.querySelector('output').value=name"
 )
 _ROW = "display:flex;flex-wrap:wrap;align-items:center;gap:.2em .8em;margin-top:.4em"
+# Where a label takes the whole line of a phone, a slider and its value go to the next one together.
+BESIDE = "flex:1 1 8em;display:flex;align-items:center;gap:.8em"
 _INPUT = "flex:1 1 5em;min-width:5em;height:2.2em;accent-color:#0072B2"
 LAYER = "position:absolute;inset:0;width:100%;height:100%;margin:0;padding:0;"
 LINE = "position:absolute;top:0;bottom:0;left:var(--at);width:2px;background:#fff;mix-blend-mode:difference"
@@ -102,10 +104,10 @@ def wipe(
     control = between(names[0], names[1])
     if values:
         control = (
-            f'<label style="{_ROW}"><span>{escape(label)}</span><input type="range" min="0" '
+            f'<label style="{_ROW}"><span>{escape(label)}</span><span style="{BESIDE}"><input type="range" min="0" '
             f'max="{count - 1}" value="0" autocomplete="off" aria-valuetext="{escape(values[0])}" '
             f'data-names="{escape("|".join(values))}" oninput="{_CHOOSE}" style="{_INPUT}">'
-            f"<output>{escape(values[0])}</output></label>" + control
+            f"<output>{escape(values[0])}</output></span></label>" + control
         )
     html = figure_tag(
         grid + control + NO_SCRIPT, caption=caption, width=len(blocks) * max(_WIDEST, size)

@@ -42,6 +42,21 @@ DRAWINGS = r"""async () => {
   return faults;
 }"""
 
+# A column of numbers as wide as sentences pushes its neighbours out of sight; sentences as narrow as a word read badly.
+COLUMNS = """() => [...document.querySelectorAll('main td')].filter(e => e.checkVisibility()).flatMap(e => {
+  const letters = e.textContent.trim().length, width = e.getBoundingClientRect().width;
+  const row = e.parentElement, table = row.closest('table');
+  const lengths = [...table.rows].map(r => r.cells[e.cellIndex]?.textContent.trim().length ?? 0);
+  const widest = Math.max(...lengths);
+  const cut = table.getBoundingClientRect().width > innerWidth && row.cells.length > 2;
+  return cut && widest < 12 && width > 150 ? [`${width.toFixed(0)} px for ${e.textContent.trim()}`]
+    : letters > 60 && width < 110 ? [`a sentence in ${width.toFixed(0)} px: ${e.textContent.trim().slice(0, 40)}`] : [];
+})"""
+
+BROKEN_NAMES = r"""() => [...document.querySelectorAll('main dt.sig em.sig-param > .n:first-child')]
+  .filter(e => /^\w{1,24}$/.test(e.textContent) && e.getClientRects().length > 1)
+  .map(e => `broken though a line holds it: ${e.textContent}`)"""
+
 HINTS = """() => [...document.querySelectorAll('main *')]
   .filter(e => e.checkVisibility() && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX))
   .filter(e => e.scrollWidth - e.clientWidth > 4 && getComputedStyle(e).maskImage === 'none')
@@ -66,5 +81,5 @@ def on_a_phone(seen, *checks):
 
 
 def reading_faults(seen):
-    """Formulas are whole, drawings have letters of nine pixels, what scrolls sideways fades where it goes on."""
-    return on_a_phone(seen, FORMULAS, DRAWINGS, HINTS)
+    """Formulas are whole, drawings have letters of nine pixels, columns fit what they hold, what goes on fades."""
+    return on_a_phone(seen, FORMULAS, DRAWINGS, COLUMNS, BROKEN_NAMES, HINTS)

@@ -169,7 +169,7 @@ def test_explore_is_valid_html_without_scripts_or_ids():
 def test_explore_labels_its_control():
     names = [name for name, _ in Page(slider().html).tags]
     label = names.index("label")
-    assert names[label : label + 4] == ["label", "span", "input", "output"]
+    assert names[label : label + 5] == ["label", "span", "span", "input", "output"]
 
 
 def test_explore_is_deterministic_and_small():
@@ -308,6 +308,20 @@ def test_a_legend_that_is_long_or_wide_goes_below_its_plot_on_a_phone():
     figure.draw_without_rendering()
     assert legend.get_window_extent().bounds == pytest.approx(before, abs=1)
     assert {t.get_text() for t in ax.get_yticklabels()} == {"EQ-Reg minus augmentation"}
+
+
+@pytest.mark.parametrize(("style", "covered"), [("-", True), ("none", False), ("o", True)])
+def test_a_legend_that_would_lie_on_a_curve_goes_below_its_plot_on_a_phone(style, covered):
+    figure, ax = viz.subplots(size=(6.0, 3.0))
+    look = {"marker": "o", "ls": "none"} if style == "o" else {"ls": style}
+    ax.plot([0.02, 0.97, 1.0], [0.0, 0.97, 1.0], label="a curve through the corner", **look)
+    legend = ax.legend(loc="upper right")
+    figure.draw_without_rendering()
+    before = legend.get_window_extent().bounds
+    with viz._narrow.narrowed(figure):
+        assert bool(legend.get_window_extent().y1 < ax.bbox.y0) == covered
+    figure.draw_without_rendering()
+    assert legend.get_window_extent().bounds == pytest.approx(before, abs=1)
 
 
 def test_plots_that_share_their_names_shrink_them_alike_on_a_phone():
