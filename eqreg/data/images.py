@@ -98,6 +98,10 @@ def patches(
 
     Raises:
         ValueError: no image, ``n`` or ``size`` not positive, or a photograph smaller than a patch.
+
+    >>> g = torch.Generator().manual_seed(0)
+    >>> patches({"a": torch.rand(1, 32, 40), "b": torch.rand(1, 24, 24)}, 16, 5, generator=g).shape
+    torch.Size([5, 1, 16, 16])
     """
     if not images:
         raise ValueError("patches: expected at least one image, got none")

@@ -14,7 +14,12 @@ from torch import nn
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module whose layer names the user knows."""
+    """The module whose layer names the user knows.
+
+    >>> net = nn.Linear(2, 2)
+    >>> unwrapped(net) is net
+    True
+    """
     while True:
         if is_compiled(model):
             model = model._orig_mod  # type: ignore[assignment]

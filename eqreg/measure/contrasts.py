@@ -128,6 +128,11 @@ def contrasts(
 
     Raises:
         ValueError: as :func:`layout`; an unknown method; a margin that is not positive.
+
+    >>> rows = {"plain": [24.0, 24.1, 24.2, 24.1], "ours": [25.0, 25.1, 25.3, 25.1]}
+    >>> found = contrasts(rows, [("ours", "plain")], margin=0.15)[0]
+    >>> found.verdict, round(found.mean, 3)
+    ('gain', 1.025)
     """
     if unknown := {m for pair in pairs for m in pair} - set(table):
         raise ValueError(

@@ -16,7 +16,11 @@ from ..typed import typed
 
 @typed
 def constant(step: int, steps: int) -> float:
-    """1 at every step."""
+    """1 at every step.
+
+    >>> constant(3, steps=10)
+    1.0
+    """
     _check("constant", step, steps)
     return 1.0
 
@@ -32,6 +36,9 @@ def warm_up(step: int, steps: int, share: float = 0.1) -> float:
 
     Raises:
         ValueError: an argument is out of range.
+
+    >>> [warm_up(step, steps=10, share=0.5) for step in (0, 2, 5, 9)]
+    [0.0, 0.4, 1.0, 1.0]
     """
     _check("warm_up", step, steps)
     if not 0 <= share <= 1:
@@ -49,6 +56,9 @@ def decreasing(step: int, steps: int) -> float:
 
     Raises:
         ValueError: an argument is out of range.
+
+    >>> [round(decreasing(step, steps=10), 2) for step in (0, 5, 10)]
+    [1.0, 0.5, 0.0]
     """
     _check("decreasing", step, steps)
     return 0.5 * (1 + math.cos(math.pi * step / steps))

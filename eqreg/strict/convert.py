@@ -74,6 +74,11 @@ def equivariant(
         ValueError: for a layer that has no strict twin, or a width that the group does not divide.
 
     Taught in: notebooks/07.
+
+    >>> from eqreg import C4
+    >>> plain = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3))
+    >>> [type(layer).__name__ for layer in equivariant(plain, C4)]
+    ['GroupConv2d', 'ReLU', 'GroupConv2d']
     """
     if match not in ("width", "parameters"):
         raise ValueError(f'match must be "width" or "parameters", got {match!r}')

@@ -21,7 +21,12 @@ _QUARTERS = 4
 
 
 def quarter_turns(g: Element | int, group: Group = C4) -> int | None:
-    """Number of exact 90-degree turns in ``g``, or None if ``g`` needs interpolation."""
+    """Number of exact 90-degree turns in ``g``, or None if ``g`` needs interpolation.
+
+    >>> from eqreg import C8
+    >>> [quarter_turns(k, C8) for k in range(4)]
+    [0, None, 1, None]
+    """
     # Whole numbers, which are exact, and which torch.compile can trace.
     quarters, rest = divmod(_QUARTERS * group.element(g).turns, group.n)
     return quarters if rest == 0 else None

@@ -29,6 +29,9 @@ def get_task(name: str) -> Task:
 
     Raises:
         ValueError: there is none; the message lists those that exist.
+
+    >>> get_task("rain").margin
+    0.15
     """
     if name not in NAMES:
         raise ValueError(f"unknown task {name!r}; expected one of {', '.join(NAMES)}")

@@ -76,6 +76,9 @@ class Method:
             and the strength is not tuned.
         sparing: whole batches, of which a quarter is paired, at every fourth step alone: EQ-Reg for a
             sixteenth more images than plain (chapter 19).
+
+    >>> METHODS["eqreg"].pairs, METHODS["decay"].pairs
+    (True, False)
     """
 
     about: str

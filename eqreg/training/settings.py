@@ -41,6 +41,10 @@ class Optimisation:
 
     Raises:
         ValueError: a setting is out of range.
+
+    >>> rates = [Optimisation(warmup=2).rate(step, steps=10) for step in (0, 1, 5, 10)]
+    >>> [round(rate, 2) for rate in rates]
+    [0.5, 0.98, 0.5, 0.0]
     """
 
     warmup: int = 20
@@ -92,6 +96,11 @@ class Symmetry:
     Raises:
         ValueError: ``lam`` is negative, not finite, or comes without a regularizer; ``automatic``
             belongs to another decay or is combined with a regularizer.
+
+    >>> from eqreg import C4, EquivarianceRegularizer
+    >>> reg = EquivarianceRegularizer(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 1, 3)), C4)
+    >>> Symmetry(regularizer=reg, lam=0.01).lam, Symmetry(augment=C4).regularizer
+    (0.01, None)
     """
 
     augment: Group | None = None

@@ -64,6 +64,10 @@ def closeup(
     Raises:
         ValueError: nothing to compare, no alternative text, images of several shapes, a name twice, a frame
             outside of the image, or ``zoom`` or ``error`` that are not above 1 and 0.
+
+    >>> clean = np.eye(32)
+    >>> closeup(clean, 0 * clean, {"plain": 0.9 * clean}, alt="a diagonal, by {name}")
+    Picture('a diagonal, by {name}')
     """
     check_alt(alt)
     if not after:

@@ -62,6 +62,10 @@ def subplots(
 
     Returns:
         The figure and one axes, or an array of axes if there are several.
+
+    >>> figure, axes = subplots(1, 2, size=(6.0, 2.5))
+    >>> axes.shape
+    (2,)
     """
     figure = require("matplotlib.figure", extra="tasks").Figure(figsize=size, layout="constrained")
     cycler = require("cycler", extra="tasks").cycler
@@ -99,6 +103,10 @@ def grid(
 
     Raises:
         ValueError: if there is no image, a shape cannot be read, or titles are too few or too many.
+
+    >>> figure = grid([np.eye(8), np.ones((3, 8, 8))], ["grey", "colour"])
+    >>> [ax.get_title() for ax in figure.axes]
+    ['grey', 'colour']
     """
     arrays = [as_image(image) for image in images]
     if not arrays:
@@ -142,6 +150,9 @@ def show(
     Raises:
         TypeError: if ``picture`` is none of these.
         ValueError: if ``alt`` is empty.
+
+    >>> show(np.eye(8), alt="a diagonal", caption="It is white.")
+    Picture('a diagonal')
     """
     check_alt(alt)
     drawn = drawing(picture, dpi=1.75 * CSS_PIXELS_PER_INCH)  # sharp on a high-density screen too

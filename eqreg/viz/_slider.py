@@ -85,6 +85,9 @@ def explore(
 
     Warns:
         UserWarning: if the slider adds more than 1.5 MB to the page.
+
+    >>> explore(lambda k: np.rot90(np.eye(8), k), range(2), label="Turns", alt="turned {value} times")
+    Slider('Turns', 0 to 1, 2 frames)
     """
     values = list(values)
     if not values:

@@ -79,6 +79,9 @@ def wipe(
     Raises:
         ValueError: nothing to compare, no alternative text, images of several shapes, or too few or
             too many of them.
+
+    >>> wipe(np.zeros((8, 8)), {"plain": np.eye(8)}, alt="a diagonal, by {name}")
+    Picture('a diagonal, by {name}')
     """
     check_alt(alt)
     if not after:

@@ -38,6 +38,9 @@ def display(mu: Tensor, metal: Tensor) -> Tensor:
     Raises:
         TypeError: ``metal`` is not bool.
         ValueError: the shapes do not fit.
+
+    >>> display(torch.tensor([[0.25, 0.9]]), torch.tensor([[False, True]]))
+    tensor([[128.,   0.]])
     """
     metal = _fitting(metal, mu)
     # where, not a product: inside the metal the values may be NaN.
@@ -58,6 +61,10 @@ def mar_psnr(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
 
     Returns:
         (...,); infinite for equal display images.
+
+    >>> truth, metal = torch.full((8, 8), 0.2), torch.zeros(8, 8, dtype=torch.bool)
+    >>> round(mar_psnr(truth + 0.01, truth, metal).item(), 1)
+    34.2
     """
     difference = display(mu, metal) - display(_truth(truth, mu), metal)
     return 10 * torch.log10(_PEAK**2 / difference.double().square().mean((-2, -1)))
@@ -65,7 +72,12 @@ def mar_psnr(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
 
 @typed
 def mar_ssim(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
-    """SSIM of the protocol's display images; arguments as for :func:`mar_psnr`."""
+    """SSIM of the protocol's display images; arguments as for :func:`mar_psnr`.
+
+    >>> truth, metal = torch.rand(16, 16) / 2, torch.zeros(16, 16, dtype=torch.bool)
+    >>> round(mar_ssim(truth, truth, metal).item(), 3)
+    1.0
+    """
     x, y = display(mu, metal), display(_truth(truth, mu), metal)
     flat = (t.reshape(-1, 1, *t.shape[-2:]) for t in (x, y))
     return ssim(*flat, data_range=_PEAK).reshape(mu.shape[:-2])
@@ -77,6 +89,10 @@ def rmse_hu(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
 
     Raises:
         ValueError: an image is all metal.
+
+    >>> truth, metal = torch.full((8, 8), MU_WATER), torch.zeros(8, 8, dtype=torch.bool)
+    >>> round(rmse_hu(1.01 * truth, truth, metal).item(), 2)
+    10.0
     """
     outside = ~_fitting(metal, mu)
     pixels = outside.sum((-2, -1))
@@ -108,6 +124,9 @@ def by_size(values: Iterable[float], areas: Iterable[int]) -> dict[int, float]:
 
     Raises:
         ValueError: not as many values as areas.
+
+    >>> by_size([24.0, 26.0, 40.0], areas=[2061, 890, 35])
+    {0: 25.0, 4: 40.0}
     """
     groups: dict[int, list[float]] = {}
     for value, area in zip(values, areas, strict=True):

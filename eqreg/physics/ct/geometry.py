@@ -215,6 +215,10 @@ def syndeeplesion() -> FanBeam:
     chest is optically thin.
 
     Reference: Wang et al., "DICDNet", IEEE TMI 41(4), 2022, and the data published with it.
+
+    >>> scanner = syndeeplesion()
+    >>> scanner.views, scanner.bins, round(scanner.size * scanner.pixel, 1)
+    (640, 641, 15.4)
     """
     size, bins = 416, 641
     return FanBeam(

@@ -41,6 +41,9 @@ def decompose(mu: Tensor, *, water_hu: float = 100.0, bone_hu: float = 1500.0) -
 
     Raises:
         ValueError: the thresholds do not increase.
+
+    >>> decompose(torch.tensor([0.192, 0.3456, 0.6]))["bone"]  # of 0, 800 and 2125 HU
+    tensor([0.0000, 0.1728, 0.6000])
     """
     need_tensor(mu, "decompose: mu", floating=True)
     need_number(water_hu, "decompose: water_hu")
@@ -66,6 +69,10 @@ def transmission(paths: Mapping[str, Tensor], beam: Beam) -> Tensor:
 
     Raises:
         ValueError: no path, or a material that the beam does not have.
+
+    >>> from eqreg.physics.ct import monochromatic
+    >>> transmission({"water": torch.tensor([0.0, 1.0])}, monochromatic(70.0))
+    tensor([1.0000, 0.3679])
     """
     if not paths:
         raise ValueError("transmission: expected the path of at least one material, got none")
@@ -79,7 +86,13 @@ def transmission(paths: Mapping[str, Tensor], beam: Beam) -> Tensor:
 
 @typed
 def polychromatic(paths: Mapping[str, Tensor], beam: Beam) -> Tensor:
-    """Line integrals as the detector sees them, ``-ln`` of the transmission; arguments as there."""
+    """Line integrals as the detector sees them, ``-ln`` of the transmission; arguments as there.
+
+    >>> from eqreg.physics.ct import open_beam
+    >>> thick = polychromatic({"water": torch.tensor([1.0, 2.0])}, open_beam())
+    >>> bool(thick[1] < 2 * thick[0])  # the beam hardens
+    True
+    """
     return -torch.log(transmission(paths, beam))
 
 

@@ -32,6 +32,9 @@ class Protocol:
 
     Raises:
         ValueError: a number outside its range, or an unknown metal.
+
+    >>> Protocol(photons=1e5, noise=False).metal
+    'titanium'
     """
 
     photons: float = 2e7

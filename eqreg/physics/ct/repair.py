@@ -106,6 +106,10 @@ def prior_image(mu: Tensor, metal: Tensor | None = None) -> Tensor:
 
     Raises:
         TypeError, ValueError: ``metal`` is not bool, or does not fit ``mu``.
+
+    >>> air, soft, bone = torch.zeros(20, 20), torch.full((20, 20), 0.2), torch.full((20, 20), 0.5)
+    >>> prior_image(torch.cat([air, soft, bone]))[[0, 30, 59], 0]
+    tensor([0.0000, 0.1920, 0.5000])
     """
     need_tensor(mu, "prior_image: mu", floating=True)
     if mu.ndim < 2 or 0 in mu.shape:

@@ -155,6 +155,10 @@ def open_beam(
 
     Raises:
         ValueError: ``kvp`` is not above 21, ``reference`` outside [1, 800] keV, or a material cannot be.
+
+    >>> beam = open_beam()
+    >>> len(beam.energies), round(beam.mu("water"), 3)
+    (101, 0.193)
     """
     if not 21 < kvp <= 800:
         raise ValueError(f"open_beam: kvp must be above 21 and at most 800 kV, got {kvp}")
@@ -165,7 +169,11 @@ def open_beam(
 
 @typed
 def monochromatic(energy: float = 70.0) -> Beam:
-    """One energy in keV: with it there is no beam hardening."""
+    """One energy in keV: with it there is no beam hardening.
+
+    >>> monochromatic(70.0).relative("water")
+    array([1.])
+    """
     return _beam(np.array([energy]), np.ones(1), _solid, energy, {})
 
 

@@ -46,6 +46,9 @@ def mu_to_hu(mu: Tensor) -> Tensor:
 
     Raises:
         TypeError: not a tensor of real numbers.
+
+    >>> mu_to_hu(torch.tensor([0.0, 0.192, 0.48]))
+    tensor([-1000.,     0.,  1500.])
     """
     return (_real(mu, "mu_to_hu") / MU_WATER - 1) * 1000
 
