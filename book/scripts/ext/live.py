@@ -52,8 +52,8 @@ def runtime(app):
     return Path(app.srcdir, "book", "web", "node_modules", "onnxruntime-web", "dist")
 
 
-def export(network, path):
-    """Write a network of grey images as ONNX, for any height and width, with nothing of this machine.
+def exported(network):
+    """A network of grey images as an ONNX model, for any height and width, with nothing of this machine.
 
     The exporter notes file paths and source lines of whoever exports at every node.
     """
@@ -81,7 +81,23 @@ def export(network, path):
     for item in (*model.graph.input, *model.graph.output):
         item.ClearField("metadata_props")
     model.graph.ClearField("metadata_props")
-    path.write_bytes(model.SerializeToString())
+    return model
+
+
+def with_weights_of(network, model):
+    """The same ONNX model with the weights of another network, or None if they are not of the same names and shapes.
+
+    Ten seconds less than to export it.
+    """
+    from eqreg.strict import to_plain
+
+    weights = {name: t.contiguous().numpy() for name, t in to_plain(network).state_dict().items()}
+    held = {item.name: item for item in model.graph.initializer}
+    if any(name not in held or list(w.shape) != held[name].dims for name, w in weights.items()):
+        return None
+    for name, w in weights.items():
+        held[name].raw_data = w.tobytes()
+    return model
 
 
 def turned_rain():
@@ -146,12 +162,15 @@ def write_files(app, error):
         shutil.copy2(runtime(app) / name, place / name)
     about = {"networks": {damage: [] for damage in DAMAGES}, "photographs": []}
     for damage, networks in DAMAGES.items():
+        model = None
         for name, row in networks.items():
             file = f"{damage}-{row}.onnx"
-            # Ten seconds each; `make book` empties the folder when weights or the library have changed.
+            # `make book` empties the folder when weights or the library have changed.
             made = place / file
             if not made.exists() or made.stat().st_mtime < Path(__file__).stat().st_mtime:
-                export(load_pretrained(f"{damage}/{row}"), made)
+                network = load_pretrained(f"{damage}/{row}")
+                model = (model and with_weights_of(network, model)) or exported(network)
+                made.write_bytes(model.SerializeToString())
             about["networks"][damage].append({"name": name, "file": file})
     for key, name in PHOTOGRAPHS.items():
         pixels = (photographs("test", size=256)[key][0] * 255).round().byte().numpy()
