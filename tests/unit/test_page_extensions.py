@@ -63,7 +63,7 @@ def page(request, tmp_path):
         cell("markdown", HEAD.replace("OWNER", request.param), 0),
         cell("markdown", "## Setup", 1),
         cell("code", SET_UP.replace("OWNER", request.param), 2, ["setup"]),
-        cell("markdown", "## See it\n\nLook.", 3),
+        cell("markdown", "## See it\n\nLook. **Before you drag:** where is $x$?", 3),
         cell("code", "x = 1", 4),
         cell("code", "draw(x)", 5, output=figure),
         cell("markdown", "## Exercises", 6),
@@ -93,8 +93,10 @@ html_theme_options = {{
 def test_a_chapter_shows_its_figure_first_and_names_its_folds(page):
     document, _, app = page
     html = (Path(app.outdir) / "index.html").read_text()
-    places = [html.index(f"<{mark}") for mark in ("blockquote", "figure", "details")]
+    marks = ("blockquote", 'p class="prediction"', "figure", "details", "p>Look.")
+    places = [html.index(f"<{mark}") for mark in marks]
     assert places == sorted(places)
+    assert html.count("Before you drag") == 1
     names = [part.partition("</summary>")[0] for part in html.split("<summary>")[1:]]
     assert names == [
         "Set-up, 4 lines",

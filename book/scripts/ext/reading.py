@@ -50,8 +50,22 @@ def fold_name(cell: nodes.container) -> str:
     return f"{kind}, {lines} line{'s' * (lines > 1)}"
 
 
+def prediction(see_it: nodes.section) -> list[nodes.Node]:
+    """The question that "Before you drag" asks, taken out of its paragraph."""
+    for strong in see_it.findall(nodes.strong):
+        if not strong.astext().startswith("Before you"):
+            continue
+        asked = strong.parent
+        kept, moved = asked.children[: asked.index(strong)], asked.children[asked.index(strong) :]
+        asked.children = kept
+        if not kept:
+            asked.parent.remove(asked)
+        return [nodes.paragraph("", "", *moved, classes=["prediction"])]
+    return []
+
+
 def show_first_figure(document: nodes.document) -> None:
-    """Move the first figure of "See it" below the title, fold the code that leads to it."""
+    """Move the first figure of "See it" below the title, and above it what to predict; fold the code."""
     see_it = section(document, "see-it")
     question = next(document.findall(nodes.block_quote), None)
     if see_it is None or question is None:
@@ -69,7 +83,8 @@ def show_first_figure(document: nodes.document) -> None:
         each["prompt_show"] = each["prompt_hide"] = fold_name(each)
     cell.remove(output)
     first = nodes.container("", output, ids=[FIRST_FIGURE], classes=["cell", "first-figure"])
-    question.parent.insert(question.parent.index(question) + 1, first)
+    place = question.parent.index(question) + 1
+    question.parent.insert(place, [*prediction(see_it), first])
     link = nodes.reference("", "the figure above", refid=FIRST_FIGURE, internal=True)
     cell["prompt_show"] = cell["prompt_hide"] = fold_name(cell).replace(
         "Code", "Code of this figure"
