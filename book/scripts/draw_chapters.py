@@ -86,7 +86,7 @@ def drawing():
     )
     ways = (
         ("a student", ("1", "3", "8", "9", "11"), BLUE, -5),
-        ("a practitioner", ("9", "18", "10", "11", "19"), ORANGE, 3),
+        ("a practitioner", ("9", "18", "10", "11", "17", "19"), ORANGE, 3),
         ("a mathematician", ("2", "4", "7", "11", "9", "10", "12"), GREEN, 10),
     )
     for i, (name, numbers, color, shift) in enumerate(ways):
