@@ -79,17 +79,26 @@ class GroupConv2d(StrictConv2d):
         return rotate(psi, g, self.in_field.group)
 
     def _tables(self) -> dict[str, Tensor]:
-        """Where the copies of each block read in it: they only move entries, so that one gather makes them."""
-        kinds = ((o, i) for _, o in self.out_field.terms for _, i in self.in_field.terms)
-        places = (torch.arange(p.numel(), dtype=torch.int32).view(p.shape) for p in self.blocks)
-        return {
-            f"source{i}": self._arranged(place, *kind)
-            for i, (place, kind) in enumerate(zip(places, kinds, strict=True))
-        }
+        """Where the copies of a pair of fields read in its base filters, for all pairs alike: entries only move."""
+        kinds = [(o, i) for _, o in self.out_field.terms for _, i in self.in_field.terms]
+        made = {}
+        for psi, kind in zip(self.blocks, kinds, strict=True):
+            place = torch.arange(psi[0, 0].numel(), dtype=torch.int32)
+            made["source_" + "".join(kind)] = self._arranged(
+                place.view(1, 1, *psi.shape[2:]), *kind
+            )
+        return made
 
     def _copies(self, i: int, kind_out: str, kind_in: str) -> Tensor:
-        index = self.get_buffer(f"source{i}")
-        return self.blocks[i].flatten().index_select(0, index.flatten()).view(index.shape)
+        psi, table = self.blocks[i], self.get_buffer(f"source_{kind_out}{kind_in}")
+        n_out, n_in = psi.shape[:2]
+        order = self.in_field.group.order
+        copies = psi.flatten(2).index_select(2, table.flatten())
+        if kind_out == kind_in == "t":
+            return copies.view(n_out, n_in, *table.shape[:1], *table.shape[-2:]).movedim(2, 0)
+        rows, columns = (order if kind == "r" else 1 for kind in (kind_out, kind_in))
+        copies = copies.view(n_out, n_in, rows, columns, *table.shape[-2:]).transpose(1, 2)
+        return copies.reshape(n_out * rows, n_in * columns, *table.shape[-2:])
 
 
 @typed
