@@ -38,9 +38,8 @@ class Stop:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._ask)
         if self._parent is not None and hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(
-                signal.SIG_UNBLOCK, {signal.SIGINT}
-            )  # see signals.holding_ctrl_c
+            # The campaign started it in signals.holding_ctrl_c.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return self
 
     def __exit__(
