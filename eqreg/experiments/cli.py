@@ -102,14 +102,20 @@ def _run(options: argparse.Namespace) -> int:
         start = cluster.starter(options.on, options.out / "jobs", options.settings)
     elif options.settings:
         raise ValueError("--with is for jobs of submitit: give --on local or --on slurm too")
+
+    def publish() -> None:
+        for preset in presets if options.runs is not None else ():
+            ledger.publish(options.out, options.runs, options.task, preset)
+
+    def report(line: str) -> None:
+        print(line, flush=True)
+        publish()  # as jobs end, so that a machine that is lost costs what it was at
+
     with Stop() as stop:
         left, failed = campaign.work(
-            jobs, parallel=options.jobs, minutes=options.minutes, stop=stop, start=start,
-            report=lambda line: print(line, flush=True),
+            jobs, parallel=options.jobs, minutes=options.minutes, stop=stop, start=start, report=report
         )  # fmt: skip
-    if options.runs is not None:
-        for preset in presets:
-            ledger.publish(options.out, options.runs, options.task, preset)
+    publish()
     if left:
         print(f"{len(left)} of {len(jobs)} jobs are left: {', '.join(j.name for j in left)}")
     return 1 if failed else campaign.STOPPED if left else 0
@@ -235,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--runs",
         type=Path,
-        help="folder of finished runs: read before, written after: artifacts/runs",
+        help="folder of finished runs, read before and written as jobs end: artifacts/runs",
     )
     made.add_argument("--methods", nargs="*", default=[], help="default: all of the preset")
     made.add_argument("--jobs", type=whole(1, 1024), default=1, help="processes at a time")

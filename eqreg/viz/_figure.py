@@ -167,13 +167,24 @@ def check_alt(alt: Any) -> None:
         )
 
 
-def figure_tag(body: str, *, caption: str | None, width: float) -> str:
-    """Wrap ``body`` into a ``<figure>`` no wider than the page."""
+def figure_tag(body: str, *, caption: str | None, width: float, answer: str | None = None) -> str:
+    """Wrap ``body`` into a ``<figure>`` no wider than the page; the answer is folded."""
+    told = escape(caption or "") + folded(answer)
     text = (
         f'<figcaption style="margin-top:.4em;text-align:left;color:inherit;font-weight:400">'
-        f"{escape(caption)}</figcaption>"
-        if caption
+        f"{told}</figcaption>"
+        if told
         else ""
     )
     style = f"margin:1em auto;max-width:{width:g}px"
     return f'<figure class="eqreg" style="{style}">{body}{text}</figure>'
+
+
+def folded(answer: str | None) -> str:
+    """What a reader should not see before a guess; a click opens it, without a script."""
+    if not answer:
+        return ""
+    return (
+        '<details style="margin-top:.4em"><summary style="cursor:pointer">Answer</summary>'
+        f"<div>{escape(answer)}</div></details>"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._figure import check_alt, figure_tag, show
+from ._figure import check_alt, figure_tag, folded, show
 from ._raster import Drawing, drawing
 from ._wipe import BESIDE
 from .frontend import notebook_reader
@@ -58,6 +58,7 @@ def explore(
     label: str,
     alt: str | Callable[[Any], str],
     caption: str | None = None,
+    answer: str | None = None,
     start: int = 0,
     live: bool = True,
 ) -> Slider:
@@ -74,7 +75,8 @@ def explore(
         label: name of the quantity, with its unit, for example ``"Angle in degrees"``.
         alt: alternative text of the frames: a text in which ``{value}`` stands for the value, or a
             function of the value.
-        caption: the finding, in a sentence; plain text.
+        caption: how to read the frames, or the finding, in a sentence; plain text.
+        answer: what a reader was asked to guess before dragging, folded below the caption; plain text.
         start: index of the frame shown first.
         live: offer the live slider.
 
@@ -100,12 +102,12 @@ def explore(
     alts = [_alt(alt, value) for value in values]
 
     frames = [drawing(_drawn(draw, value), dpi=_DPI) for value in values]
-    html = _page(frames, texts, alts, label, caption, start)
+    html = _page(frames, texts, alts, label, caption, answer, start)
     for quality in _QUALITIES:
         if len(html) <= _BUDGET:
             break
         frames = [frame.smaller(quality) for frame in frames]
-        html = _page(frames, texts, alts, label, caption, start)
+        html = _page(frames, texts, alts, label, caption, answer, start)
     if len(html) > _TOO_LARGE:
         warnings.warn(
             f"this slider adds {len(html) / 1e6:.1f} MB to the page ({len(frames)} frames); "
@@ -117,7 +119,7 @@ def explore(
     if live and _has_values_between(values):
 
         def make(widgets: Any) -> Any:
-            return _live_view(widgets, draw, values, label, alt, caption, start)
+            return _live_view(widgets, draw, values, label, alt, caption, answer, start)
 
     return Slider(html, f"{label!r}, {texts[0]} to {texts[-1]}, {len(frames)} frames", make)
 
@@ -128,6 +130,7 @@ def _page(
     alts: Sequence[str],
     label: str,
     caption: str | None,
+    answer: str | None,
     start: int,
 ) -> str:
     keys = {0, len(frames) // 2, len(frames) - 1}
@@ -154,7 +157,7 @@ def _page(
         f"({escape(label)}).</p></noscript>"
     )
     width = max(frame.width for frame in frames)
-    return figure_tag(images + control + without, caption=caption, width=width)
+    return figure_tag(images + control + without, caption=caption, width=width, answer=answer)
 
 
 def _drawn(draw: Callable[[Any], Any], value: Any) -> Any:
@@ -193,6 +196,7 @@ def _live_view(
     label: str,
     alt: str | Callable[[Any], str],
     caption: str | None,
+    answer: str | None,
     start: int,
 ) -> Any:
     whole = all(isinstance(v, int | np.integer) for v in values)
@@ -216,7 +220,8 @@ def _live_view(
 
     slider.observe(redraw, names="value")
     redraw({"new": slider.value})
-    return widgets.VBox([slider, picture])
+    below = [widgets.HTML(folded(answer))] if answer else []
+    return widgets.VBox([slider, picture, *below])
 
 
 def _widgets() -> Any:

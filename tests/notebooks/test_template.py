@@ -53,6 +53,7 @@ def problems(notebook, name):
         *(line for cell in code for line in cell_problems(cell)),
         *(line for cell in code for line in idiom_problems(source(cell))),
         *(line for cell in cells for line in colour_problems(source(cell))),
+        *question_problems(cells),
         *exercise_problems(cells),
         *(
             f"unfinished: {source(cell)[:50]!r}"
@@ -120,6 +121,19 @@ def colour_problems(text):
     """Lines that are black by day are white in a reader's dark mode: captions name their form."""
     for found in re.findall(r"(?i)\bblack(?::| (?:dash|dot|line|mark|curve|cross)\w*)", text):
         yield f"{found!r} is white in the dark; name its form"
+
+
+def question_problems(cells):
+    """A reader guesses, then drags, then opens the answer: a caption that tells it spoils the guess."""
+    asked = False
+    for cell in cells:
+        asked |= "**Before you drag:**" in source(cell)
+        if asked and "viz.explore(" in source(cell):
+            if "answer=" not in source(cell):
+                yield "the slider after 'Before you drag' folds no answer"
+            asked = False
+    if asked:
+        yield "no slider after 'Before you drag'"
 
 
 def cell_problems(cell):
@@ -318,6 +332,15 @@ def black_line(chapter):
     chapter["cells"].append(cell("code", "show(caption='The black line is the best.')", "new"))
 
 
+def no_answer(chapter):
+    chapter["cells"][3]["source"] += "\n\n**Before you drag:** where?"
+    chapter["cells"].insert(4, cell("code", "viz.explore(draw, (1, 2), caption='There.')", "new"))
+
+
+def no_slider(chapter):
+    chapter["cells"][3]["source"] += "\n\n**Before you drag:** where?"
+
+
 def badge_of_another(chapter):
     chapter["cells"][0]["source"] = chapter["cells"][0]["source"].replace("01_x", "02_y")
 
@@ -341,6 +364,8 @@ def test_a_good_chapter_passes():
         solution_without_assert,
         solution_open_in_colab,
         no_hint,
+        no_answer,
+        no_slider,
         comma_for_effects,
         comprehension_for_effects,
         private_import,

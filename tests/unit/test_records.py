@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from eqreg import files
-from eqreg.experiments import artifacts, comparison
+from eqreg.experiments import artifacts, campaign, comparison
 from eqreg.experiments.cli import main
 from eqreg.experiments.records import Log, is_done
 from eqreg.experiments.runs import Run, train
@@ -164,6 +164,20 @@ def test_a_published_run_that_is_damaged_is_named(finished, tmp_path, capsys):
     path.write_text("null")
     arguments = ["--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
     one_line(capsys, main(["run", *COMMON, *arguments]), path, "expected the result of a run")
+
+
+def test_what_is_finished_is_published_as_jobs_end(finished, tmp_path, monkeypatch):
+    """Not when all are done: a machine can be lost before."""
+    shutil.copytree(finished, tmp_path / "out")
+
+    def work(jobs, *, report, **how):
+        report("plain, seed 0: done")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(campaign, "work", work)
+    arguments = ["--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    assert main(["run", *COMMON, *arguments]) != 0
+    assert (tmp_path / "runs" / "rain" / "tiny" / "plain" / "seed-0.json").is_file()
 
 
 def test_a_tuning_that_chose_no_number(tmp_path, capsys):

@@ -172,6 +172,17 @@ def test_explore_labels_its_control():
     assert names[label : label + 5] == ["label", "span", "span", "input", "output"]
 
 
+def test_explore_folds_what_a_reader_should_guess_first():
+    html = slider(caption="A line.", answer="It rises & <stays>.").html
+    page = Page(html)
+    names = [name for name, _ in page.tags]
+    assert names.index("figcaption") < names.index("details") < names.index("summary")
+    assert page.all("details") == [{"style": "margin-top:.4em"}]  # not open
+    assert page.text.endswith("A line.AnswerIt rises & <stays>.")
+    assert not Page(slider(caption="A line.").html).all("details")
+    assert "It rises." in Page(slider(answer="It rises.").html).text  # without a caption too
+
+
 def test_explore_is_deterministic_and_small():
     first, second = slider(), slider()
     assert first.html == second.html
@@ -419,6 +430,7 @@ def test_a_reader_gets_a_live_slider_as_well(kernel):
     assert slider(live=False)._repr_mimebundle_().keys() == {"text/plain", "text/html"}
     control, picture = slider()._live(widgets).children
     assert isinstance(control, widgets.FloatSlider) and control.step == pytest.approx(0.05)
+    assert "It rises." in slider(answer="It rises.")._live(widgets).children[-1].value
     control.value = 0.25  # a value that has no frame
     assert Page(picture.value).all("img")[0]["alt"] == "a line up to 0.25"
 
