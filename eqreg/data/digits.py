@@ -29,7 +29,12 @@ _AT_ONCE = 256
 
 
 class Labelled(NamedTuple):
-    """``images``: (N, 1, H, W) float32 in [0, 1]; ``labels``: (N,) int64, numbers of classes."""
+    """``images``: (N, 1, H, W) float32 in [0, 1]; ``labels``: (N,) int64, numbers of classes.
+
+    >>> images, labels = digits("test", size=16)
+    >>> images.shape[1:], labels.dtype
+    (torch.Size([1, 16, 16]), torch.int64)
+    """
 
     images: Tensor
     labels: Tensor

@@ -49,6 +49,16 @@ class PairFolder:
     ``folder[i]`` raises ValueError if a file cannot be decoded after all.
 
     Taught in: notebooks/13b_rain_unfolding.ipynb
+
+    >>> import numpy as np
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("1_rain.png", "1_clean.png"):
+    ...         Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(f"{folder}/{name}")
+    ...     pairs = PairFolder(folder, rainy="*_rain.png", clean="*_clean.png")
+    ...     pairs.names, pairs[0].rainy.shape
+    (['1'], torch.Size([3, 4, 6]))
     """
 
     _who = "PairFolder"

@@ -138,6 +138,12 @@ def train(
         FloatingPointError: as :func:`eqreg.training.fit`, or a metric is not finite.
         CheckpointError: as :func:`eqreg.training.fit`.
         OSError: the folder cannot be written to.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     result = train(Run("classification", "quick", "plain", seed=0, lr=0.01, steps=2), folder)
+    >>> result["run"]["method"], "accuracy" in result["metrics"]
+    ('plain', True)
     """
     folder, configuration = run.folder(Path(out)), run.configuration()
     if (done := _read_result(folder, configuration)) is not None:

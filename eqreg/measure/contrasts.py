@@ -56,6 +56,11 @@ class Contrast:
         image_half: half width of the 95 % interval over the test images, each averaged over the seeds;
             nan without images.
         verdict: in words, see :func:`contrasts`.
+
+    >>> rows = {"plain": [24.0, 24.1, 24.2], "decay": [24.6, 24.8, 24.8]}
+    >>> (found,) = contrasts(rows, [("decay", "plain")], margin=0.15)
+    >>> f"{found.a} - {found.b}: {found.mean:+.2f} +- {found.half:.2f}, {found.verdict}"
+    'decay - plain: +0.63 +- 0.14, gain'
     """
 
     a: str

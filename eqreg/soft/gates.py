@@ -82,6 +82,13 @@ def soft_projection_(
 
     Reference: Rahman, Hao, Jiang, Lim & Yeh, Tunable Soft Equivariance with Guarantees, CVPR 2026, for the dial; on
     rotations of the grid the projection is the mean over the group.
+
+    >>> from eqreg import C4, rotate
+    >>> layer = nn.Conv2d(1, 1, 3)
+    >>> free = layer.weight.detach().clone()
+    >>> weight = soft_projection_(layer, C4, 0.75).weight
+    >>> torch.allclose(weight - rotate(weight, 1), 0.25 * (free - rotate(free, 1)))
+    True
     """
     need_number(b, "soft_projection_: b", 0, 1)
     gated(model, weight_plan(model, group, layers, fields, in_fields, example), 1 - b, learnt=False)
@@ -110,6 +117,13 @@ class AdaptiveConstraint:
 
     Reference: Manolache, Chamon & Niepert, Learning (Approximately) Equivariant Networks via Constrained
     Optimization, NeurIPS 2025; there the asymmetric part has parameters of its own.
+
+    >>> from eqreg import C4
+    >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3))
+    >>> constraint = AdaptiveConstraint(model, C4)
+    >>> constraint.step(lr=0.1)  # after the optimizer's
+    >>> [round(gate.multiplier.item(), 2) for gate in constraint.gates]
+    [0.1, 0.1, 0.1, 0.1]
     """
 
     def __init__(

@@ -32,6 +32,14 @@ class ProjectionNorms:
         TypeError, ValueError: as for :class:`~eqreg.EquivarianceDecay`, or a negative ``symmetric``.
 
     Reference: Berndt & Stuehmer, Approximate Equivariance via Projection-Based Regularisation, 2026.
+
+    >>> from eqreg import C4, soften
+    >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3))
+    >>> bool(ProjectionNorms(model, C4)() > 0.1)
+    True
+    >>> strict = soften(model, C4, 1.0, example=torch.rand(1, 1, 9, 9)).model
+    >>> bool(ProjectionNorms(strict, C4)() < 1e-6)
+    True
     """
 
     def __init__(

@@ -58,6 +58,13 @@ class PathwayDecay(Decay):
 
     Reference: Finzi, Benton & Wilson, Residual Pathway Priors for Soft Equivariance Constraints, NeurIPS 2021. The
     construction is our own: one convolution with the sum of the kernels, not two networks.
+
+    >>> from eqreg import C4
+    >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3))
+    >>> count = sum(p.numel() for p in model.parameters())
+    >>> decay = PathwayDecay(model, C4)
+    >>> sum(p.numel() for p in model.parameters()) / count  # a symmetric and a free path
+    2.0
     """
 
     finite = True

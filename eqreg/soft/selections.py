@@ -27,6 +27,10 @@ def eq_reg_t(network: str) -> Callable[[str, nn.Module], bool]:
 
     Raises:
         ValueError: for another name.
+
+    >>> chosen, conv = eq_reg_t("SwinIR"), nn.Conv2d(3, 3, 3)
+    >>> chosen("conv_first", conv), chosen("layers.0.residual_group.blocks.0.attn.qkv", nn.Linear(3, 9))
+    (True, False)
     """
     if not isinstance(network, str) or network not in _PARTS:
         raise ValueError(f"eq_reg_t knows {' and '.join(_PARTS)}, got {network!r}")

@@ -107,6 +107,11 @@ def fourier_basis(
 
     Raises:
         ValueError: if the kernel size is even, or the frequency is out of range.
+
+    >>> from eqreg import C8
+    >>> basis = fourier_basis(5, 2, C8)  # turned by 90 degrees
+    >>> basis.shape, torch.equal(basis, fourier_basis(5, 0, C8).rot90(1, (-2, -1)))
+    (torch.Size([13, 5, 5]), True)
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(

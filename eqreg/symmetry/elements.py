@@ -125,6 +125,11 @@ def need_group(group: object) -> None:
 
     Raises:
         TypeError: it is none.
+
+    >>> need_group(4)
+    Traceback (most recent call last):
+        ...
+    TypeError: group must be a Group such as C4 (from eqreg import C4), got 4
     """
     if not isinstance(group, Group):
         raise TypeError(

@@ -66,6 +66,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: neither can be read; the message says why for each.
 
     A damaged file whose predecessor is whole gives a ``UserWarning``.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save_checkpoint(f"{folder}/run.safetensors", {"step": 3, "w": torch.ones(2)})
+    ...     load_checkpoint(f"{folder}/run.safetensors")
+    {'step': 3, 'w': tensor([1., 1.])}
     """
     path = Path(path)
     candidates = [p for p in (path, previous(path)) if p.is_file()]

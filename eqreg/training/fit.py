@@ -87,6 +87,11 @@ def fit(
         CheckpointError: the checkpoint belongs to another run, cannot be read or cannot be written.
 
     Taught in: notebooks/13, notebooks/19.
+
+    >>> x = torch.rand(8, 1, 16, 16)
+    >>> history = fit(nn.Conv2d(1, 1, 3, padding=1), lambda generator: (x, x), steps=20, lr=0.05)
+    >>> len(history.loss), history.loss[-1] < history.loss[0], history.finished
+    (20, True, True)
     """
     _check(model, steps, lr)
     symmetry.belongs_to(model, optimisation)

@@ -40,6 +40,9 @@ class History:
         waiting: the part of it that was spent in ``sample_batch``.
         finished: False if ``stop`` ended the run before its last step.
         notes: what ``on_step`` wrote down; kept in checkpoints with the rest.
+
+    >>> History(loss=[2.0, 1.0], images=16).loss[-1]
+    1.0
     """
 
     loss: list[float] = field(default_factory=list)

@@ -197,6 +197,10 @@ class Keeping:
 
     Raises:
         ValueError: ``every`` is below 1.
+
+    >>> keeping = Keeping("runs/mine.safetensors", every=100, run={"seed": 3})
+    >>> keeping.every
+    100
     """
 
     checkpoint: str | Path | None = None

@@ -128,15 +128,22 @@ OVERFLOW = """() => {
 }"""
 
 
+# Half a phone is too narrow for the sentence that says what the next page is about.
+NARROW_WAYS = """() => [...document.querySelectorAll('.prev-next-words')]
+  .filter(e => e.parentElement.getBoundingClientRect().width < 200)
+  .map(e => `${Math.round(e.getBoundingClientRect().width)} px for: ${e.textContent.slice(0, 40)}`)"""
+
+
 def phone_faults(seen):
-    """The page scrolls only downwards on a phone, with everything unfolded too."""
+    """The page scrolls only downwards on a phone, with everything unfolded too; the ways on are wide enough to read."""
     seen.page.set_viewport_size(PHONE)
+    narrow = seen.page.evaluate(NARROW_WAYS)
     folded = seen.page.evaluate(OVERFLOW)
     seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     unfolded = seen.page.evaluate(OVERFLOW)
     seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = false)")
     seen.page.set_viewport_size(DESKTOP)
-    return folded or unfolded
+    return narrow or folded or unfolded
 
 
 PICTURE = """slider => JSON.stringify([...(slider.closest('figure') ?? slider.parentElement)

@@ -39,6 +39,11 @@ FAULTS = [
         "<p>",
         "<div style='display:flex;justify-content:end;overflow:hidden'><p style='min-width:500px'>",
     ),
+    (
+        checks.phone_faults,
+        "<p>",
+        "<div style='width:45%'>10<span class='prev-next-words'>Can it?</span></div><p>",
+    ),
     (checks.phone_faults, "Because.", "<span style='white-space:pre'>" + "wide " * 99 + "</span>"),
     (checks.slider_faults, "oninput", "data-oninput"),
     (checks.folded_faults, "<details>", "<details open>"),

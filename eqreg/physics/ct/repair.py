@@ -79,6 +79,11 @@ def nmar(y: Tensor, trace: Tensor, prior: Tensor) -> Tensor:
 
     Reference: Meyer et al., "Normalized Metal Artifact Reduction (NMAR) in Computed Tomography",
     Medical Physics 37(10), 2010.
+
+    >>> y = torch.tensor([[2.0, 2.0, 9.0, 4.0, 4.0]])  # metal at the third bin, a step behind it
+    >>> trace = y > 5
+    >>> nmar(y, trace, torch.tensor([[2.0, 2.0, 4.0, 4.0, 4.0]]))  # LI would say 3
+    tensor([[2., 2., 4., 4., 4.]])
     """
     trace = _checked(y, trace, "nmar")
     need_tensor(prior, "nmar: prior", floating=True)

@@ -89,6 +89,10 @@ class Beam:
     Raises:
         ValueError: shapes differ, a number is negative or not finite, the weights do not sum to 1, or a
             material has no positive number at the reference energy.
+
+    >>> beam = open_beam(120)
+    >>> beam.energies.shape == beam.weights.shape, round(float(beam.weights.sum()), 6)
+    (True, 1.0)
     """
 
     energies: Array
