@@ -245,9 +245,8 @@ def prepare(
         fields: types of their outputs where the plan's guess is wrong.
         seed: of the elements that EQ-Reg draws.
 
-    >>> row = Row.parse("decay-C4", right=C4, full=C4)
     >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3))
-    >>> prepare(row, model, strength=40.0).symmetry.decay.strengths
+    >>> prepare(Row.parse("decay-C4", right=C4, full=C4), model, 40.0).symmetry.decay.strengths
     {'0': 40.0, '2': 40.0}
     """
     method = row.method

@@ -139,10 +139,6 @@ class FanBeam(ParallelBeam):
     Raises:
         ValueError: as for :class:`ParallelBeam`, or source or detector would touch the image, or a fan of half a
             turn or more.
-
-    >>> geometry = FanBeam(64, views=96, bins=128, pitch=1.6, source=170.0, detector=170.0)
-    >>> geometry.views, geometry.bins
-    (96, 128)
     """
 
     source: float = math.inf

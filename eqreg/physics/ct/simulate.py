@@ -62,14 +62,6 @@ class Scanner:
 
     Raises:
         ValueError: the beam lacks water, bone or the metal.
-
-    >>> from eqreg.physics.ct import FanBeam
-    >>> scanner = Scanner(FanBeam(64, views=96, bins=128, pitch=1.6, source=170.0, detector=170.0))
-    >>> body = torch.zeros(64, 64)
-    >>> body[16:48, 8:56] = 0.19  # water, 1/cm
-    >>> image, sinogram = scanner.scan(body, generator=torch.Generator().manual_seed(0))
-    >>> sinogram.shape, f"{image[24:40, 24:40].mean():.2f}"
-    (torch.Size([96, 128]), '0.19')
     """
 
     geometry: Geometry
