@@ -55,7 +55,7 @@ def _arrange(figure: Any, axes: list[Any], undo: list[Callable[[], Any]]) -> Non
     rows: dict[int, dict[Any, list[Any]]] = {}
     for ax in axes:
         spec = ax.get_subplotspec()
-        if ax.axison or ax.has_data() or ax.texts:
+        if ax.axison or ax.has_data() or ax.texts or ax.get_legend():
             place = (spec.rowspan.start, spec.colspan.start)
             rows.setdefault(place[0], {}).setdefault(place, []).append(ax)  # twins share a place
         else:  # an empty place of a grid

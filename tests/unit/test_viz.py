@@ -435,6 +435,20 @@ def test_a_reader_gets_a_live_slider_as_well(kernel):
     assert Page(picture.value).all("img")[0]["alt"] == "a line up to 0.25"
 
 
+def test_a_legend_in_an_empty_place_stays_on_a_phone():
+    figure, axes = viz.subplots(1, 3, size=(8.6, 2.7))
+    for ax in axes[:2]:
+        ax.plot([0, 1], label="one")
+    axes[2].set_axis_off()
+    with viz._narrow.narrowed(figure):
+        assert not axes[2].get_visible()  # nothing there
+    axes[2].legend(*axes[0].get_legend_handles_labels(), loc="center")
+    with viz._narrow.narrowed(figure):
+        figure.canvas.draw()
+        box = axes[2].get_legend().get_window_extent()
+        assert axes[2].get_visible() and figure.bbox.contains(*box.min)
+
+
 def in_the_dark(colour):
     """What the pages' style sheet makes of it: inverted, its hue turned back, on their black."""
     r, g, b = 1 - colour
