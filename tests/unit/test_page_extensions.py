@@ -222,6 +222,18 @@ def test_a_page_says_what_it_is_where_it_is_shared():
     assert len(sharing.description(tree)) <= sharing.LONGEST + 2
 
 
+def test_a_description_leaves_out_sentences_with_formulas_whole():
+    """Without the formulas alone it read "Image values lie in ."."""
+    tree = new_document("x")
+    words = nodes.paragraph(
+        "", "Symbols on the left, their names in the code on the right. Values lie in "
+    )
+    words += [nodes.math("", "[0, 1]"), nodes.Text(". Row 0 is the top row.")]
+    tree.append(words)
+    want = "Symbols on the left, their names in the code on the right. Row 0 is the top row."
+    assert sharing.description(tree) == want
+
+
 def test_pictures_become_files_once_and_photographs_a_second_picture(tmp_path):
     from eqreg import viz
 

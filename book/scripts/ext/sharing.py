@@ -21,15 +21,16 @@ GENERAL = "A book and a PyTorch package on rotation symmetry in image restoratio
 
 
 def description(tree: nodes.document | None) -> str:
-    """The question of a chapter, or the first paragraph of a page; of its words, not its formulas."""
+    """The question of a chapter, or the first paragraph of a page: of it the sentences without formulas."""
     if tree is None:
         return GENERAL
     for kind in (nodes.block_quote, nodes.paragraph):
         for node in tree.findall(kind):
             words = node.deepcopy()
             for formula in list(words.findall(nodes.math)):
-                formula.parent.remove(formula)
-            text = " ".join(words.astext().split())
+                formula.parent.replace(formula, nodes.Text("\0"))
+            said = re.split(r"(?<=[.?!])\s+", " ".join(words.astext().split()))
+            text = " ".join(sentence for sentence in said if "\0" not in sentence)
             if len(text) > 40 and "CPU:" not in text:
                 return text if len(text) <= LONGEST else re.sub(r"\s+\S*$", " …", text[:LONGEST])
     return GENERAL
