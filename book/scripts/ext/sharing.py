@@ -17,6 +17,7 @@ CARD = "card.png"
 LONGEST = 200  # characters; more is cut off where descriptions are shown
 BLUE = "#0072B2"
 WIDTH, HEIGHT = 1200, 630  # pixels of a card
+FORMULA = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for one while sentences are chosen
 GENERAL = "A book and a PyTorch package on rotation symmetry in image restoration, strict and soft."
 
 
@@ -28,9 +29,9 @@ def description(tree: nodes.document | None) -> str:
         for node in tree.findall(kind):
             words = node.deepcopy()
             for formula in list(words.findall(nodes.math)):
-                formula.parent.replace(formula, nodes.Text("\0"))
+                formula.parent.replace(formula, nodes.Text(FORMULA))
             said = re.split(r"(?<=[.?!])\s+", " ".join(words.astext().split()))
-            text = " ".join(sentence for sentence in said if "\0" not in sentence)
+            text = " ".join(sentence for sentence in said if FORMULA not in sentence)
             if len(text) > 40 and "CPU:" not in text:
                 return text if len(text) <= LONGEST else re.sub(r"\s+\S*$", " …", text[:LONGEST])
     return GENERAL
