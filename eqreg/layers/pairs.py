@@ -31,6 +31,11 @@ _BATCH_ONLY_DIMS = 2
 _running: set[int] = set()
 
 
+def is_class_map(t: Tensor) -> bool:
+    """Whether a target is (B, H, W) of classes: whole numbers for each place, where tokens are floating."""
+    return t.ndim == _LABEL_MAP_DIMS and not (t.is_floating_point() or t.is_complex())
+
+
 @dataclass(frozen=True)
 class Pairing:
     """How a batch was paired: the first ``pairs`` of ``batch`` images went in turned by ``g`` as well."""
@@ -74,9 +79,7 @@ class Pairing:
                 raise ValueError(
                     f"expected a target for each of the {self.batch} images, got shape {tuple(t.shape)}"
                 )
-            # Whole numbers for each place are classes: tokens are floating.
-            classes = t.ndim == _LABEL_MAP_DIMS and not (t.is_floating_point() or t.is_complex())
-            return self._turned(t[: self.pairs], True if classes else None, None)
+            return self._turned(t[: self.pairs], True if is_class_map(t) else None, None)
 
         return map_leaves(turned, value)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from ..layers.inputs import IMAGE_DIMS
+from ..layers.pairs import is_class_map
 from ..symmetry.actions import quarter_turns, rotate
 from ..symmetry.groups import Group
 
@@ -51,13 +53,25 @@ def split(batch: T, parts: int) -> list[T]:
 
 
 def turn(batch: T, group: Group, generator: torch.Generator | None) -> T:
-    """Every image turned by an element of its own, inputs and labels alike; labels that are no images stay.
+    """Every image turned by an element of its own, inputs and labels alike, as EQ-Reg turns its pairs.
+
+    Images (B, C, H, W) and maps of classes, whole numbers (B, H, W), turn; vectors (B,) and (B, K) stay.
 
     Raises:
-        ValueError: images that are not square cannot be turned each for itself by quarter turns.
+        ValueError: other tensors of three dimensions, which may be images or tokens; images that are not
+            square cannot be turned each for itself by quarter turns.
     """
     drawn = torch.randint(group.order, (size(batch),), generator=generator)
-    return tree_map(lambda t: _turned(t, drawn, group) if t.dim() == 4 else t, batch)
+    return tree_map(lambda t: _turned(t, drawn, group) if _turns(t, group) else t, batch)
+
+
+def _turns(t: Tensor, group: Group) -> bool:
+    if t.dim() == IMAGE_DIMS - 1 and not is_class_map(t):
+        raise ValueError(
+            f"fit: augment={group} cannot tell whether shape {tuple(t.shape)} is an image: give images as "
+            "(B, C, H, W), labels as (B,) or (B, K), maps of classes as whole numbers (B, H, W)"
+        )
+    return t.dim() >= IMAGE_DIMS or is_class_map(t)
 
 
 def _turned(images: Tensor, drawn: Tensor, group: Group) -> Tensor:

@@ -58,8 +58,8 @@ def fit(
     Args:
         model: trained in place; batches are moved to its device.
         sample_batch: called with ``generator`` at each step; returns ``x`` and ``y``, each a tensor or
-            a tuple of tensors. The model is called as ``model(*x)``. Tensors (B, C, H, W) are images and
-            turn; those of other dimensions, such as class labels (B,), do not.
+            a tuple of tensors. The model is called as ``model(*x)``. Images (B, C, H, W) turn, and maps of
+            classes, whole numbers (B, H, W), with them; labels (B,) or (B, K) do not.
         steps: number of optimizer steps.
         lr: peak learning rate.
         symmetry: augmentation, EQ-Reg, decay: what makes the methods of the book differ.

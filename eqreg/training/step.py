@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..soft import AgreementStrength, EquivarianceRegularizer
@@ -16,6 +17,9 @@ from .batch import Batch, inputs, size, split
 from .settings import Symmetry
 
 Loss = Callable[[Any, Any], Tensor]
+# Losses that compare place by place, and broadcast what differs in shape.
+_ELEMENTWISE = (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.poisson_nll_loss)
+_MODULES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss)
 # (model, prediction, x, y, generator) -> scalar; for losses that run the model again.
 Objective = Callable[[nn.Module, Any, Batch, Batch, torch.Generator | None], Tensor]
 
@@ -99,11 +103,11 @@ class StepLoss:
         """The task loss; images are never compared with images of another shape."""
         if self.objective is not None:
             return self.objective(self.model, prediction, x, y, self.generator)
-        # mse_loss would broadcast (B, 1, H, W) against (B, 3, H, W) and train on nonsense.
+        # mse_loss would broadcast (B, 1, H, W) against (B, 3, H, W), or (B, 1) against (B,), and train on nonsense.
         if (
             isinstance(prediction, Tensor)
             and isinstance(y, Tensor)
-            and y.dim() == 4
+            and (y.dim() == 4 or self.loss in _ELEMENTWISE or isinstance(self.loss, _MODULES))
             and prediction.shape != y.shape
         ):
             raise ValueError(

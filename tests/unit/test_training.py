@@ -105,6 +105,41 @@ def test_augmentation_turns_every_image_for_itself():
     assert min(counts) >= 6  # 16 expected, standard deviation 3.5
 
 
+def test_maps_of_classes_turn_with_their_images():
+    """As EQ-Reg turns them: a map that stays where its image turns is a wrong label, and nobody is told."""
+    x = torch.rand(64, 1, 6, 6)
+    classes = (10 * x[:, 0]).long()
+    for labels in (classes, classes > 4, classes.to(torch.uint8)):
+        turned, moved = turn((x, labels), C4, torch.Generator().manual_seed(0))
+        turns = [
+            next(k for k in range(4) if torch.equal(t, rotate(i, k)))
+            for t, i in zip(turned, x, strict=True)
+        ]
+        assert {0, 1, 2, 3} == set(turns)
+        assert all(
+            torch.equal(m, rotate(y, k)) for m, y, k in zip(moved, labels, turns, strict=True)
+        )
+    volumes = x.unflatten(0, (16, 4))  # (B, D, C, H, W)
+    moved = turn((volumes, torch.rand(16, 3)), C4, torch.Generator().manual_seed(0))[0]
+    assert all(
+        any(torch.equal(m, rotate(v, k)) for k in range(4))
+        for m, v in zip(moved, volumes, strict=True)
+    )
+    assert not torch.equal(moved, volumes)
+
+
+@pytest.mark.parametrize(
+    "unclear", [torch.rand(2, 6, 6), torch.rand(2, 5, 7)], ids=["map", "tokens"]
+)
+def test_what_may_be_an_image_or_tokens_is_refused(unclear):
+    x = torch.rand(2, 1, 6, 6)
+    for batch in ((x, unclear), ((x, unclear), x)):
+        with pytest.raises(
+            ValueError, match=r"augment=C4 cannot tell whether shape \(2, .* is an image"
+        ):
+            turn(batch, C4, None)
+
+
 def test_images_that_are_not_square_are_not_turned_by_quarters():
     x = torch.rand(2, 1, 6, 4)
     with pytest.raises(
@@ -191,6 +226,18 @@ def test_labels_of_another_shape_are_not_broadcast():
 
     with pytest.raises(ValueError, match=r"one shape, got \(8, 1, 12, 12\) and \(8, 3, 12, 12\)"):
         fit(model, rgb, steps=1, lr=1e-3)
+
+
+@pytest.mark.parametrize(
+    "loss", [F.mse_loss, F.l1_loss, nn.SmoothL1Loss(), nn.PoissonNLLLoss()], ids=str
+)
+@pytest.mark.parametrize("shape", [(8,), (8, 12, 12)], ids=str)
+def test_no_loss_broadcasts_a_prediction_against_its_label(loss, shape):
+    """(8, 1) against (8,) has 64 differences, of which 8 are meant."""
+    head = nn.Sequential(nn.Flatten(), nn.LazyLinear(1)) if len(shape) == 1 else nn.Conv2d(1, 1, 1)
+    head(NOISY)
+    with pytest.raises(ValueError, match=r"one shape, got \(8, 1.* and \(8,"):
+        fit(head, lambda _: (NOISY, torch.rand(shape)), steps=1, lr=1e-3, loss=loss)
 
 
 def test_divergence_is_reported_where_it_happens():

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
-from eqreg import C4, EquivarianceDecay, EquivarianceRegularizer, equivariance_distance
+from eqreg import C4, EquivarianceDecay, EquivarianceRegularizer, equivariance_distance, rotate
 from eqreg.extras import require
 from eqreg.training.integrations.optimizer import attach
 
@@ -394,3 +394,87 @@ def test_monai_engine():
         train_data_loader=DataLoader([{"image": x, "label": x} for x in X], batch_size=8),
     ).run()  # fmt: skip
     assert same(model, by_hand(net(), 3, 0.1, 3.0))
+
+
+def one_step_of_all():
+    """A step of SGD on the eight images and their turned copies at once."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    both = torch.cat([X, rotate(X, 1)])
+    mse_loss(model(both), both).backward()
+    optimizer.step()
+    return model
+
+
+def turning_once(model):
+    regularizer = EquivarianceRegularizer(model, C4)
+    regularizer.draw = lambda: C4.element(1)
+    return regularizer
+
+
+def test_hugging_face_accumulates_the_mean(tmp_path):
+    """A model whose forward takes any keyword is trusted to divide by itself, and nobody would."""
+    transformers = imported("transformers")
+    from eqreg.training.integrations.transformers import EquivarianceTrainer
+
+    class Restorer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, pixel_values, labels, **more):
+            out = self.net(pixel_values)
+            return {"loss": mse_loss(out, labels), "logits": out}
+
+    model = Restorer()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    steady = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    more = {"gradient_accumulation_steps": 2, "max_grad_norm": 0.0}
+    given = arguments(transformers, tmp_path, **more)
+    given.max_steps = 1
+    data = [{"pixel_values": x, "labels": x} for x in X]
+    EquivarianceTrainer(
+        model, given, train_dataset=data, lam=0.0, regularizer=turning_once, optimizers=(optimizer, steady)
+    ).train()  # fmt: skip
+    assert same(model.net, one_step_of_all())
+
+    with pytest.raises(ValueError, match=r"expected no compute_loss_func .* got None and 0.1"):
+        smooth = arguments(transformers, tmp_path, label_smoothing_factor=0.1)
+        EquivarianceTrainer(segmenter(transformers), smooth, lam=0.0, regularizer=turning_once)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_monai_accumulates_and_scales(scaled):
+    engines = imported("monai.engines")
+    from eqreg.training.integrations.monai import regularized_iteration
+
+    class Scaler:
+        """Of gradients that would vanish in half precision; steps as torch's does."""
+
+        def scale(self, loss):
+            return 1024 * loss
+
+        def step(self, optimizer):
+            for p in (p for group in optimizer.param_groups for p in group["params"]):
+                p.grad /= 1024
+            optimizer.step()
+
+        def update(self):
+            updates.append(1)
+
+    model, updates = net(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    engine = engines.SupervisedTrainer(
+        device=torch.device("cpu"), max_epochs=1, network=model, optimizer=optimizer, accumulation_steps=2,
+        train_data_loader=DataLoader([{"image": x, "label": x} for x in X], batch_size=4), decollate=False,
+        loss_function=nn.MSELoss(), iteration_update=regularized_iteration(turning_once(model), 0.0),
+    )  # fmt: skip
+    engine.amp = scaled
+
+    def begin(engine):  # run() makes a scaler of its own, which without a GPU does nothing
+        engine.scaler = Scaler()
+
+    engine.add_event_handler("EPOCH_STARTED", begin)
+    engine.run()
+    assert same(model, one_step_of_all())
+    assert updates == [1] * scaled

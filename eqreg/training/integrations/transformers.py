@@ -83,6 +83,9 @@ class EquivarianceTrainer(_transformers.Trainer):
         lam: weight of the penalty.
         args, kwargs: of ``transformers.Trainer``. The model has to put out its ``loss``.
 
+    Raises:
+        ValueError: a loss of the trainer's own is asked for, by ``compute_loss_func`` or label smoothing.
+
     Example::
 
         EquivarianceTrainer(
@@ -99,6 +102,14 @@ class EquivarianceTrainer(_transformers.Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if self.compute_loss_func is not None or self.label_smoother is not None:
+            raise ValueError(
+                "EquivarianceTrainer takes the loss that the model puts out; expected no compute_loss_func and "
+                f"label_smoothing_factor=0, got {self.compute_loss_func} and {self.args.label_smoothing_factor:g}"
+            )
+        # A loss per batch: where gradients are accumulated it is the trainer that divides, also for models
+        # that could have been told the number of items.
+        self.model_accepts_loss_kwargs = False
         self.make_regularizer, self.lam = regularizer, lam
         self._regularizer: EquivarianceRegularizer | None = None
 
@@ -111,5 +122,6 @@ class EquivarianceTrainer(_transformers.Trainer):
         if self._regularizer is None or self._regularizer.model is not model:
             self._regularizer = self.make_regularizer(model)
         out = self._regularizer(**inputs)
-        loss = out.y["loss"] + self.lam * out.penalty
+        own = out.y["loss"] if isinstance(out.y, dict) else out.y[0]
+        loss = own + self.lam * out.penalty
         return (loss, out.y) if return_outputs else loss
