@@ -177,6 +177,43 @@ def test_deepinv_trainer(tmp_path):
     assert errors[1.0] < 0.3 * errors[0.0]
 
 
+@pytest.mark.parametrize("kind", ["noise", "mask", "symmetric mask", "blur"])
+def test_deepinv_physics_that_does_not_commute_is_told(kind, recwarn):
+    """A mask that stays while the measurement turns makes the penalty compare two different questions."""
+    deepinv = require("deepinv", extra="tasks")
+    from eqreg.training.integrations.deepinv import EquivarianceLoss, EquivarianceMetric
+
+    size = X.shape[-1]
+    mask = (torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0)) > 0.3).float()
+    symmetric = torch.stack([torch.rot90(mask, k, (2, 3)) for k in range(4)]).amin(0)
+    physics = {
+        "noise": lambda: deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.05)),
+        "mask": lambda: deepinv.physics.Inpainting((1, size, size), mask=mask[0]),
+        "symmetric mask": lambda: deepinv.physics.Inpainting((1, size, size), mask=symmetric[0]),
+        "blur": lambda: deepinv.physics.Blur(torch.ones(1, 1, 3, 3) / 9, padding="circular"),
+    }[kind]()
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, y, physics, **kwargs):
+            return self.net(y)
+
+    model, y = Wrapped(), physics.A(X)
+    recwarn.clear()
+    for asked in (EquivarianceLoss(C4), EquivarianceMetric(C4)):
+        for _ in range(2):  # told once
+            asked(x_net=X, x=X, y=y, physics=physics, model=model)
+    told = [str(w.message) for w in recwarn if "does not commute" in str(w.message)]
+    assert len(told) == (2 if kind == "mask" else 0)
+    for message, name in zip(told, ("EquivarianceLoss", "EquivarianceMetric"), strict=False):
+        part = (mask * X - torch.rot90(mask, 1, (2, 3)) * X).norm() / (mask * X).norm()
+        assert message.startswith(f"{name}: Inpainting does not commute with the turns of C4")
+        assert 0.5 * part < float(message.split(" by ")[1].split()[0]) < 2 * part
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch.onnx uses what torch deprecates
 def test_export_of_a_tied_network(tmp_path):
     """What is trained towards the symmetry is a plain network: it exports as one."""
