@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,10 @@ _BT601 = (65.481, 128.553, 24.966)
 _BT601_OFFSET = 16.0
 _SSIM_WINDOW = 11
 _LARGE = 1e9
+_SPAN = 1.2  # times the range: resized images overshoot a little, those in [-1, 1] span 2
+_UNDERSHOOT = 0.1
+_EIGHT_BITS = 254
+_WHITE = 2.0  # far above what a network may overshoot
 
 
 @typed
@@ -30,13 +36,21 @@ def luma(x: Tensor) -> Tensor:
 
     Raises:
         TypeError: if the images are not floating point.
-        ValueError: if there are not three channels.
+        ValueError: if there are not three channels, or values far above 1.
 
     >>> black, white = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     >>> [round(255 * luma(x).item()) for x in (black, white)]
     [16, 235]
     """
     need_tensor(x, "luma: x", floating=True)
+    if x.numel() and float(x.amax()) > _WHITE:
+        raise ValueError(
+            f"luma: expected RGB images in [0, 1], got values up to {float(x.amax()):.4g}; divide 8-bit images by 255"
+        )
+    return _luma(x)
+
+
+def _luma(x: Tensor) -> Tensor:
     if x.ndim < _RGB or x.shape[-3] != _RGB:
         raise ValueError(f"luma needs RGB images (..., 3, H, W), got shape {tuple(x.shape)}")
     with outside_autocast(x):
@@ -59,7 +73,7 @@ def psnr(
     Args:
         x: estimates (B, C, H, W); half precision is compared in float32.
         y: ground truth, same shape.
-        channel: ``"rgb"`` for all channels as they are, ``"y"`` for BT.601 luma (images in [0, 1]).
+        channel: ``"rgb"`` for all channels as they are, ``"y"`` for BT.601 luma (images that begin at 0).
         data_range: largest minus smallest possible value.
         mask: boolean, True where pixels count: (H, W), as of :func:`eqreg.valid_mask`, or what
             broadcasts to (B, 1, H, W). All pixels if not given.
@@ -70,7 +84,8 @@ def psnr(
     Raises:
         TypeError: ``mask`` is not boolean.
         ValueError: for shapes that differ or are no image batches, an unknown channel, a mask of
-            another shape, or one that leaves no pixel of an image.
+            another shape, or one that leaves no pixel of an image; a ground truth that spans more than
+            ``data_range``, such as 8-bit numbers in a range of 1.
 
     An error of .1 everywhere is 20 dB, a tenth of it 20 dB more:
 
@@ -78,7 +93,7 @@ def psnr(
     >>> psnr(x + torch.tensor([0.1, 0.01]).reshape(2, 1, 1, 1), x)
     tensor([20., 40.])
     """
-    x, y = _comparable(x, y, channel, data_range)
+    x, y = _comparable(x, y, channel, data_range, mask)
     error = (x - y).square()
     if mask is None:
         return 10 * torch.log10(float(data_range) ** 2 / error.mean((1, 2, 3)))
@@ -95,15 +110,19 @@ def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0)
     Args:
         x: estimates (B, C, H, W), at least 11 pixels high and wide.
         y: ground truth, same shape.
-        channel: ``"rgb"`` for all channels as they are, ``"y"`` for BT.601 luma (images in [0, 1]).
+        channel: ``"rgb"`` for all channels as they are, ``"y"`` for BT.601 luma (images that begin at 0).
         data_range: largest minus smallest possible value.
 
     Returns:
         Tensor (B,).
 
     Raises:
-        ValueError: for shapes that differ, are no image batches or too small, or an unknown channel.
+        ValueError: for shapes that differ, are no image batches or too small, an unknown channel, or a ground
+            truth that spans more than ``data_range``.
         ImportError: without torchmetrics (``pip install "eqreg[tasks]"``).
+
+    Warns:
+        UserWarning: the images do not begin at 0, as SSIM expects.
 
     Black against white: no structure to compare, and a constant of 1e-4 is left:
 
@@ -112,6 +131,13 @@ def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0)
     (tensor([1.]), tensor([9.9990e-05]))
     """
     x, y = _comparable(x, y, channel, data_range)
+    if float(y.amin()) < -_UNDERSHOOT * data_range:
+        warnings.warn(
+            f"ssim: the ground truth has values down to {float(y.amin()):.3g}; SSIM compares means too, so that images "
+            "about zero get another number, often much lower: shift them to begin at 0",
+            UserWarning,
+            stacklevel=3,
+        )
     if min(x.shape[-2:]) < _SSIM_WINDOW:
         raise ValueError(f"ssim needs images of at least 11 x 11 pixels, got {tuple(x.shape[-2:])}")
     if data_range > _LARGE:  # its square would overflow
@@ -127,7 +153,9 @@ def ssim(x: Tensor, y: Tensor, *, channel: str = "rgb", data_range: float = 1.0)
     return inside.mean((1, 2, 3))
 
 
-def _comparable(x: Tensor, y: Tensor, channel: str, data_range: float) -> tuple[Tensor, Tensor]:
+def _comparable(
+    x: Tensor, y: Tensor, channel: str, data_range: float, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     need_tensor(x, "x")
     need_tensor(y, "y")
     need_same_device((x, y), "x and y")
@@ -141,7 +169,27 @@ def _comparable(x: Tensor, y: Tensor, channel: str, data_range: float) -> tuple[
         raise ValueError(f'channel must be "rgb" or "y", got {channel!r}')
     need_number(data_range, "data_range", 0, above=True)
     x, y = wide(x), wide(y)
-    return (luma(x), luma(y)) if channel == "y" else (x, y)
+    _need_span(y if mask is None else y[_mask_of(y, mask).expand_as(y)], data_range)
+    if channel == "y":
+        x, y = (_luma(t / data_range) * data_range for t in (x, y))  # the 16 belongs to the scale
+    return x, y
+
+
+def _need_span(y: Tensor, data_range: float) -> None:
+    """A ground truth and a range of two scales have a score too, 48 dB off for 8-bit numbers."""
+    low, high = float(y.amin()), float(y.amax())
+    if high - low > _SPAN * data_range:
+        raise ValueError(
+            f"the ground truth spans {high - low:.3g}, more than data_range={data_range:g}, the largest minus the "
+            "smallest possible value: scale the images, or give their data_range, 255 for 8-bit numbers"
+        )
+    if data_range > _EIGHT_BITS and 0 <= low < high <= 1:
+        warnings.warn(
+            f"the ground truth lies in [{low:.3g}, {high:.3g}] and data_range is {data_range:g}: for images in "
+            "[0, 1] it is 1, and the score would be too high",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _mask_of(images: Tensor, mask: Tensor) -> Tensor:

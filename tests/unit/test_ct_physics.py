@@ -19,6 +19,8 @@ from eqreg.physics.ct import (
     hu_to_mu,
     implants,
     interpolate_trace,
+    mar_psnr,
+    mar_ssim,
     measure,
     monochromatic,
     mu_to_hu,
@@ -27,6 +29,7 @@ from eqreg.physics.ct import (
     open_beam,
     polychromatic,
     prior_image,
+    rmse_hu,
     small_fan,
     tabulated_beam,
     water_correction,
@@ -519,6 +522,11 @@ def test_scanner_says_what_it_expects(scanner, patient):
         (patient, mask[0], r"got \(64, 64\)"),
         (nan, mask, "expected finite attenuation, got 1 pixels with NaN or Inf"),
         (negative, mask, "attenuation cannot be negative, got -0.1 1/cm"),
+        (
+            1000 * (patient / 0.192),
+            mask,
+            r"attenuation in 1/cm, water is 0.192, got values in \[0, ",
+        ),
         (patient[None], mask, r"one slice \(H, W\), got shape \(1, 64, 64\)"),
         (patient[1:], mask, r"last sides \(64, 64\), got shape \(63, 64\)"),
     ):
@@ -528,6 +536,19 @@ def test_scanner_says_what_it_expects(scanner, patient):
         scanner(patient, mask.float())
     with pytest.raises(ValueError, match="attenuation cannot be negative"):
         scanner.scan(negative)
+
+
+def test_images_in_hu_are_not_judged_as_attenuation(patient):
+    """All of a body is white in the display images then, and 10 HU would count as 52 000."""
+    metal, hu = disc(SIZE, 3), mu_to_hu(patient)
+    for judge in (mar_psnr, mar_ssim, rmse_hu):
+        with pytest.raises(
+            ValueError, match=r"truth: expected attenuation in 1/cm, .* got values in \[-1000, "
+        ):
+            judge(hu + 10, hu, metal)
+        judge(
+            patient, torch.where(metal, math.nan, patient), metal
+        )  # nobody knows it inside the metal
 
 
 def test_every_view_sees_what_is_in_view():

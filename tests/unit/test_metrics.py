@@ -97,6 +97,38 @@ def test_psnr_by_hand():
     assert ssim(x, x).item() == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("score", [psnr, ssim])
+def test_images_and_data_range_are_of_one_scale(score):
+    """8-bit numbers in a range of 1 would score 48 dB too low, images in [-1, 1] 6 dB."""
+    for x, spans in ((255 * A, "25[45]"), (2 * A - 1, r"(1\.9|2)")):
+        with pytest.raises(
+            ValueError, match=rf"ground truth spans {spans}.*, more than data_range=1"
+        ):
+            score(x, x)
+    whole = score(255 * A, 255 * B, data_range=255)
+    assert torch.allclose(whole, score(A, B), atol=1e-4)
+    score(A, 1.1 * B - 0.05)  # overshoot of a resized image
+    score(3 * A, B)  # an estimate may be anything
+    with pytest.warns(
+        UserWarning, match=r"lies in \[0.*\] and data_range is 255: for images in \[0, 1\] it is 1"
+    ):
+        score(A, B, data_range=255)
+
+
+def test_ssim_of_images_about_zero_is_told():
+    assert torch.allclose(psnr(2 * A - 1, 2 * B - 1, data_range=2), psnr(A, B))
+    with pytest.warns(
+        UserWarning, match=r"ssim: the ground truth has values down to -1; .* begin at 0"
+    ):
+        assert (ssim(2 * A - 1, 2 * B - 1, data_range=2) < ssim(A, B) - 0.1).all()
+
+
+def test_what_a_mask_leaves_out_has_no_scale():
+    x, mask = A.clone(), torch.ones(32, 40, dtype=torch.bool)
+    x[..., :3], mask[:, :3] = 999.0, False
+    assert torch.allclose(psnr(B, x, mask=mask), psnr(B[..., 3:], A[..., 3:]))
+
+
 def test_masked_psnr_by_hand():
     x = torch.zeros(2, 3, 4, 4)
     y = x.clone()

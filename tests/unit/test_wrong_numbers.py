@@ -25,7 +25,17 @@ from eqreg import (
 )
 from eqreg.layers.reynolds import Indices, _indices, source_index
 from eqreg.physics import inpainting
-from eqreg.physics.ct import FBP, ParallelBeam, Protocol, mar_psnr, mar_ssim, measure, rmse_hu
+from eqreg.physics.ct import (
+    FBP,
+    ParallelBeam,
+    Protocol,
+    hu_to_mu,
+    mar_psnr,
+    mar_ssim,
+    measure,
+    mu_to_hu,
+    rmse_hu,
+)
 from eqreg.soft import PathwayDecay, eq_reg_t
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -38,6 +48,24 @@ def test_valid_mask_has_the_size_of_the_turned_image(group, g, margin):
     inset = math.ceil(margin)
     inside[inset : 3 - inset, inset : 5 - inset] = True
     assert torch.equal(valid_mask((3, 5), g, group, margin=margin), rotate(inside, g, group))
+
+
+def test_attenuation_taken_for_hu_is_told():
+    """All of it is water: the slice would be scanned as an empty bath."""
+    with pytest.warns(
+        UserWarning, match=r"0.\d+ to 0.1\d+ HU is all water; are these attenuations in 1/cm"
+    ):
+        hu_to_mu(0.19 * X)
+    hu_to_mu(1000 * X - 1000)
+    hu_to_mu(torch.zeros(16, 16))  # a phantom of water
+
+
+@pytest.mark.parametrize("score", [psnr, ssim])
+def test_luma_belongs_to_the_scale(score):
+    """Its 16 was added to numbers of 0 to 255 as 16 / 255, and SSIM, which compares means, saw other ones."""
+    y = (X + 0.1 * X.flip(-1)).clamp(0, 1)
+    whole = score(255 * X, 255 * y, channel="y", data_range=255)
+    assert torch.allclose(whole, score(X, y, channel="y"), atol=1e-5)
 
 
 def test_a_model_that_changes_its_input():
@@ -147,6 +175,16 @@ SQUARE = torch.ones(1, 1, 4, 4)
             lambda: luma((255 * X).byte()),
             TypeError,
             "luma: x must be a floating point tensor, got torch.uint8",
+        ),
+        (
+            lambda: luma(255 * X),
+            ValueError,
+            r"luma: expected RGB images in \[0, 1\], got values up to 25",
+        ),
+        (
+            lambda: mu_to_hu(1000 * X - 1000),
+            ValueError,
+            r"mu_to_hu: expected attenuation in 1/cm, water is 0.192, got values in \[-99.*: hu_to_mu converts HU",
         ),
         (
             lambda: psnr(X, X, data_range=math.nan),

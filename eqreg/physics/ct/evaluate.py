@@ -17,7 +17,7 @@ from torch import Tensor
 from ...checks import given, need_number, need_same_device, need_tensor, wide
 from ...measure.quality import ssim
 from ...typed import typed
-from .units import MU_WATER
+from .units import MU_WATER, check_scale
 
 # 1/cm: white in the display images.
 WINDOW = 0.5
@@ -57,7 +57,7 @@ def mar_psnr(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
         metal: bool, broadcastable.
 
     Raises:
-        TypeError, ValueError: ``metal`` is not bool, or a shape does not fit.
+        TypeError, ValueError: ``metal`` is not bool, a shape does not fit, or ``truth`` is given in HU.
 
     Returns:
         (...,); infinite for equal display images.
@@ -88,7 +88,7 @@ def rmse_hu(mu: Tensor, truth: Tensor, metal: Tensor) -> Tensor:
     """Root mean square error in HU over the pixels outside the metal; arguments as for :func:`mar_psnr`.
 
     Raises:
-        ValueError: an image is all metal.
+        ValueError: an image is all metal, or ``truth`` is given in HU.
 
     >>> truth, metal = torch.full((8, 8), MU_WATER), torch.zeros(8, 8, dtype=torch.bool)
     >>> round(rmse_hu(1.01 * truth, truth, metal).item(), 2)
@@ -149,6 +149,7 @@ def _truth(truth: Tensor, mu: Tensor) -> Tensor:
     need_tensor(mu, "mu", floating=True)
     need_tensor(truth, "truth", floating=True)
     need_same_device((mu, truth), "mu and truth")
+    check_scale(truth, "truth")
     return _expanded(truth, mu, "a true image")
 
 

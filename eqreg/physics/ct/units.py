@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from .geometry import Geometry
 # 1/cm, at the effective energy of a 120 kVp tube; the scale on which the published images are given.
 MU_WATER = 0.192
 _AIR = -1000.0
+_AN_IMAGE = 256  # pixels
+_DENSEST = 100.0  # 1/cm: more than of gold in the beam of a scanner
 
 
 @typed
@@ -25,6 +29,9 @@ def hu_to_mu(hu: Tensor) -> Tensor:
         TypeError: not a tensor of real numbers.
         ValueError: NaN, infinite, or below -1000 HU, where attenuation would be negative.
 
+    Warns:
+        UserWarning: an image within [0, 2], which is one of attenuation in 1/cm.
+
     >>> hu_to_mu(torch.tensor([-1000.0, 0.0, 1500.0]))
     tensor([0.0000, 0.1920, 0.4800])
     """
@@ -37,6 +44,13 @@ def hu_to_mu(hu: Tensor) -> Tensor:
             f"hu_to_mu: expected CT numbers of at least -1000 HU (air), got {float(hu.min()):g}; clip "
             "them, padding included"
         )
+    if hu.ndim >= 2 and hu.numel() >= _AN_IMAGE and 0 <= hu.min() < hu.max() <= 2:
+        warnings.warn(
+            f"hu_to_mu: an image of {float(hu.min()):.3g} to {float(hu.max()):.3g} HU is all water; are these "
+            "attenuations in 1/cm already?",
+            UserWarning,
+            stacklevel=3,
+        )
     return (hu + 1000) * (MU_WATER / 1000)
 
 
@@ -46,11 +60,14 @@ def mu_to_hu(mu: Tensor) -> Tensor:
 
     Raises:
         TypeError: not a tensor of real numbers.
+        ValueError: numbers that are no attenuation, such as HU.
 
     >>> mu_to_hu(torch.tensor([0.0, 0.192, 0.48]))
     tensor([-1000.,     0.,  1500.])
     """
-    return (_real(mu, "mu_to_hu") / MU_WATER - 1) * 1000
+    mu = _real(mu, "mu_to_hu")
+    check_scale(mu, "mu_to_hu")
+    return (mu / MU_WATER - 1) * 1000
 
 
 def _real(t: Tensor, name: str) -> Tensor:
@@ -61,7 +78,7 @@ def _real(t: Tensor, name: str) -> Tensor:
 
 
 def check_attenuation(mu: Tensor, name: str) -> None:
-    """Refuse NaN, infinite and negative attenuation.
+    """Refuse NaN, infinite and negative attenuation, and more than any metal has.
 
     Raises:
         TypeError: not floating point.
@@ -77,6 +94,21 @@ def check_attenuation(mu: Tensor, name: str) -> None:
         raise ValueError(
             f"{name}: attenuation cannot be negative, got {float(mu.min()):.3g} 1/cm; clip CT numbers "
             "at -1000 HU first"
+        )
+    check_scale(mu, name)
+
+
+def check_scale(mu: Tensor, name: str) -> None:
+    """Refuse what is given in HU, or as whole numbers of a file, where attenuation in 1/cm is meant; NaN may pass.
+
+    Raises:
+        ValueError: the message says what was found.
+    """
+    known = mu.detach().nan_to_num(0.0)
+    if known.numel() and max(float(known.amax()), -float(known.amin())) > _DENSEST:
+        raise ValueError(
+            f"{name}: expected attenuation in 1/cm, water is {MU_WATER}, got values in "
+            f"[{float(known.amin()):.4g}, {float(known.amax()):.4g}], as of CT numbers: hu_to_mu converts HU"
         )
 
 
