@@ -111,12 +111,18 @@ export async function start(figure) {
   const place = new URL('try/', import.meta.url), state = figure.querySelector('[role=status]');
   figure.querySelector('button').remove();
   state.textContent = 'Loading the networks …';
-  const ort = await import(new URL('ort.wasm.min.mjs', place));
+  let ort, about;
+  try {
+    ort = await import(new URL('ort.wasm.min.mjs', place));
+    about = await (await fetched(new URL('networks.json', place))).json();
+  } catch (error) {  // browsers remember a module that did not come until the page is loaded again
+    state.textContent = `The networks did not load (${error.message}). Load the page again.`;
+    return;
+  }
   ort.env.wasm.wasmPaths = place.href;
   ort.env.wasm.numThreads = 1;
-  const about = await (await fetched(new URL('networks.json', place))).json();
-  const sessions = {};  // of a damage, once it was chosen
-  const load = async kind => sessions[kind] ??= await Promise.all(
+  const loaded = {};  // of a damage, once it was chosen
+  const load = async kind => loaded[kind] ??= await Promise.all(
     about.networks[kind].map(async ({file}) => {
       const bytes = new Uint8Array(await (await fetched(new URL(file, place))).arrayBuffer());
       return ort.InferenceSession.create(bytes);
@@ -148,13 +154,24 @@ export async function start(figure) {
     if (busy) { again = true; return; }
     busy = true;
     figure.dataset.state = 'busy';
-    const damage = DAMAGES[kind], now = {...values};
-    (await load(kind)).forEach((session, i) => { networks[i].session = session; });
-    const began = performance.now(), quarters = now.turn / 90;
-    const x = turned(damage.apply(clean, now), quarters);
+    try {
+      do {
+        again = false;
+        await show({...values});
+      } while (again);
+    } catch (error) {  // a network that did not come; the next change tries again
+      state.textContent = `The restorations failed (${error.message}).`;
+    }
+    busy = false;
+    figure.dataset.state = 'ready';
+  }
+
+  async function show(now) {
+    const damage = DAMAGES[kind], sessions = await load(kind), quarters = now.turn / 90;
+    const began = performance.now(), x = turned(damage.apply(clean, now), quarters);
     const truth = turned(clean, quarters), further = turned(x, 1);
-    for (const network of networks) {
-      network.y = await restore(network.session, x);
+    for (const [i, network] of networks.entries()) {
+      network.y = await restore(sessions[i], x);
       network.quality = `${psnr(network.y, truth).toFixed(1)} dB`;
       network.note.textContent = network.quality;
       paint(network.before, x);
@@ -163,30 +180,28 @@ export async function start(figure) {
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
     const told = damage.absent(now) ? damage.none : `${damage.now} ${psnr(x, truth).toFixed(1)} dB`;
     state.textContent = `${told}. Four restorations in ${seconds} s.`;
-    for (const network of again ? [] : networks) {
-      const z = await restore(network.session, further);
+    for (const [i, network] of again ? [] : networks.entries()) {
+      const z = await restore(sessions[i], further);
       const error = squares(z, turned(network.y, 1)) / squares(network.y);
       network.note.textContent = `${network.quality} · error ${error.toPrecision(2)}`;
     }
-    busy = false;
-    figure.dataset.state = 'ready';
-    if (again) { again = false; update(); }
   }
 
   async function take(source) {
     try {
-      clean = await grey(source);
-      await update();
+      clean = await grey(await source);
     } catch (error) {
-      state.textContent = `This file is no picture that the browser can read (${error.message}).`;
+      state.textContent = `This is no picture that the browser can read (${error.message}).`;
+      return;
     }
+    await update();
   }
 
   const choose = document.createElement('label');
   choose.innerHTML = '<span>Photograph</span><select></select>';
   const select = choose.querySelector('select');
   about.photographs.forEach(({name, file}) => select.add(new Option(name, file)));
-  select.onchange = async () => take(await (await fetched(new URL(select.value, place))).blob());
+  select.onchange = () => take(fetched(new URL(select.value, place)).then(answer => answer.blob()));
   const own = document.createElement('label');
   own.innerHTML = '<span>or your own (or drop one here)</span><input type="file" accept="image/*">';
   own.querySelector('input').onchange = event => event.target.files[0] && take(event.target.files[0]);

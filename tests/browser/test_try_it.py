@@ -4,6 +4,7 @@ import re
 
 import page_checks as checks
 import pytest
+from playwright.sync_api import TimeoutError
 from test_pages import HTML, site  # noqa: F401
 
 SECONDS = 10  # four restorations of 256 x 256 take less than one on an idle core
@@ -29,7 +30,12 @@ def loaded(seen):
 
 
 def ready(seen):
-    seen.page.wait_for_selector(".try-it[data-state=ready]", timeout=120_000)
+    """Wait until all is restored; if that does not happen, tell what the page and the browser said."""
+    try:
+        seen.page.wait_for_selector(".try-it[data-state=ready]", timeout=120_000)
+    except TimeoutError:
+        said = seen.page.locator(".try-it [role=status]").inner_text()
+        pytest.fail(f"{said!r}, {seen.console}, {seen.failed}, {loaded(seen)[-5:]}")
 
 
 def notes(seen):
@@ -113,3 +119,23 @@ def test_is_quick_sends_nothing_and_meets_no_error(live):
     words = live.page.locator(".try-it [role=status]").inner_text()
     assert float(words.split(" in ")[1].split()[0]) < SECONDS
     assert not checks.network_faults(live)
+
+
+def test_networks_that_do_not_come_are_told_and_asked_for_again(live, browser, site):  # noqa: F811
+    seen = checks.visit(browser, site, PAGE)
+    seen.page.route("**/try/networks.json", lambda route: route.abort())
+    seen.page.get_by_role("button", name="Start").click()
+    seen.page.wait_for_selector("text=The networks did not load")
+    seen.page.close()
+
+    seen = checks.visit(browser, site, PAGE)
+    seen.page.get_by_role("button", name="Start").click()
+    ready(seen)
+    seen.page.route("**/try/inpainting*", lambda route: route.abort())
+    seen.page.locator(".try-it select[name=damage]").select_option("inpainting")
+    seen.page.wait_for_selector(".try-it [role=status]:has-text('The restorations failed')")
+    seen.page.unroute("**/try/inpainting*")
+    change(seen, "photons", 25)
+    seen.page.wait_for_selector(".try-it [role=status]:has-text('As measured')")
+    assert len(notes(seen)) == 4
+    seen.page.close()

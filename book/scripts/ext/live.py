@@ -38,8 +38,10 @@ TURNS = ("0°", "90°", "180°", "270°")
 
 PAGE = """<figure class="eqreg try-it" style="--at:50%">
 <div class="panes"></div><div class="controls"></div>
-<button class="btn btn-primary" onclick="import('../_static/try_it.js')
-.then(m => m.start(this.closest('figure')))">Start: loads 14 MB once, sends nothing</button>
+<button class="btn btn-primary" onclick="import('../_static/try_it.js').then(
+ m => m.start(this.closest('figure')),
+ e => { this.nextElementSibling.textContent = `${e.message}. Load the page again.` })"
+>Start: loads 14 MB once, sends nothing</button>
 <p role="status"></p>
 <noscript>The networks need JavaScript.</noscript></figure>"""
 ABSENT = (
