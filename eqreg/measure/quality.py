@@ -214,6 +214,14 @@ def rei_psnr(restored: Tensor, clean: Tensor) -> Tensor:
 
     The peak is the largest value of the clean image, and the error is summed over colours before it is
     averaged over pixels, so that an RGB image loses 10 log10(3) = 4.77 dB to the usual definition.
+
+    Raises:
+        ValueError: the shapes differ, or are no batches of images.
     """
+    if restored.shape != clean.shape or clean.ndim != IMAGE_DIMS:
+        raise ValueError(
+            f"rei_psnr: expected two batches (B, C, H, W) of one shape, got {tuple(restored.shape)} and "
+            f"{tuple(clean.shape)}"
+        )
     power = (restored - clean).square().sum(1).mean((1, 2))
     return 10 * torch.log10(clean.amax((1, 2, 3)).square() / power)

@@ -59,7 +59,7 @@ def poisson_sure(
         (B,), differentiable with respect to what is inside ``h``. It may be negative.
 
     Raises:
-        ValueError: ``gamma`` or ``tau`` is not positive.
+        ValueError: ``gamma`` or ``tau`` is not positive, or ``h`` changes the shape.
 
     Reference: Le Montagner, Angelini, Olivo-Marin, "An Unbiased Risk Estimator for Image Denoising
     in the Presence of Mixed Poisson-Gaussian Noise", IEEE TIP 2014.
@@ -67,7 +67,7 @@ def poisson_sure(
     check_gamma(gamma)
     if not tau > 0:
         raise ValueError(f"poisson_sure: tau must be positive, got {tau}")
-    hx = h(x) if hx is None else hx
+    hx = _like(h(x) if hx is None else hx, x, "poisson_sure: h(x)")
     # One draw per entry, compared with 1/2: the probe that deepinv draws from the same generator.
     b = 2.0 * (torch.empty_like(x).uniform_(generator=generator) > 0.5).to(x) - 1
     if mask is not None:
@@ -92,7 +92,7 @@ def poisson_sure_exact(h: Map, x: Tensor, gamma: float) -> Tensor:
         (B,).
 
     Raises:
-        ValueError: ``gamma`` is not positive.
+        ValueError: ``gamma`` is not positive, or ``h`` changes the shape.
 
     Reference: Hudson, "A Natural Identity for Exponential Families with Applications in
     Multiparameter Estimation", Annals of Statistics 1978, for the identity behind it.
@@ -119,7 +119,7 @@ def poisson_sure_derivative(h: Map, x: Tensor, gamma: float) -> Tensor:
         (B,), no gradient: the mean of :func:`poisson_sure` over the probe, for a small one.
 
     Raises:
-        ValueError: ``gamma`` is not positive.
+        ValueError: ``gamma`` is not positive, or ``h`` changes the shape.
     """
     check_gamma(gamma)
 
@@ -171,9 +171,13 @@ def equivariant_imaging(
 
     Returns:
         0-d, mean over all pixels; its gradient passes through ``prediction``.
+
+    Raises:
+        ValueError: ``model`` returns another shape than that of ``prediction``.
     """
     moved = transform(prediction, generator)
-    return F.mse_loss(model(camera(moved.clamp(min=0))), moved)
+    again = model(camera(moved.clamp(min=0)))
+    return F.mse_loss(_like(again, moved, "equivariant_imaging: f(camera(..))"), moved)
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,13 @@ class RobustEquivariantImaging:
         return loss
 
 
+def _like(given: Tensor, x: Tensor, what: str) -> Tensor:
+    """What would be broadcast against ``x`` has another number of values, and a loss that means nothing."""
+    if given.shape != x.shape:
+        raise ValueError(f"{what}: expected shape {tuple(x.shape)}, got {tuple(given.shape)}")
+    return given
+
+
 def _on(device: torch.device, generator: torch.Generator | None) -> torch.Generator | None:
     """``generator``, or one on ``device`` that it seeds: fit's lies on the CPU."""
     if generator is None or generator.device.type == device.type:
@@ -265,7 +276,7 @@ def _per_pixel(terms: Tensor, mask: Tensor | None) -> Tensor:
 
 def _first_terms(h: Map, x: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """What all forms share, before the mean over the pixels, and h(x)."""
-    hx = h(x)
+    hx = _like(h(x), x, "h(x)")
     return (hx - x).square() - gamma * x, hx
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from eqreg.extras import require
+from eqreg.measure.quality import rei_psnr
 from eqreg.models.unet import UNet
 from eqreg.physics.inpainting import deepinv_operator, measure, random_mask
 from eqreg.training.losses import (
@@ -212,3 +213,25 @@ def test_random_shift_is_a_shift():
 def test_bad_settings(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_grey_answer_to_a_colour_picture_is_refused():
+    """Broadcast, each of its pixels would be compared with three, and the risk be that of another network."""
+    x, mask = torch.rand(2, 3, 5, 5), torch.ones(2, 1, 5, 5)
+
+    def grey(x):
+        return x.mean(1, keepdim=True)
+
+    shapes = r"expected shape \(2, 3, 5, 5\), got \(2, 1, 5, 5\)"
+    for call in (
+        lambda: poisson_sure(grey, x, GAMMA),
+        lambda: poisson_sure(lambda t: t, x, GAMMA, hx=grey(x)),
+        lambda: poisson_sure_exact(grey, x, GAMMA),
+        lambda: poisson_sure_derivative(grey, x, GAMMA),
+        lambda: equivariant_imaging(grey, x, lambda y: y),
+        lambda: RobustEquivariantImaging(GAMMA)(grey, grey(x), x, mask),
+    ):
+        with pytest.raises(ValueError, match=shapes):
+            call()
+    with pytest.raises(ValueError, match=r"rei_psnr: .* got \(2, 1, 5, 5\) and \(2, 3, 5, 5\)"):
+        rei_psnr(grey(x), x)
