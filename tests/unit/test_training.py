@@ -229,7 +229,9 @@ def test_labels_of_another_shape_are_not_broadcast():
 
 
 @pytest.mark.parametrize(
-    "loss", [F.mse_loss, F.l1_loss, nn.SmoothL1Loss(), nn.PoissonNLLLoss()], ids=str
+    "loss",
+    [F.mse_loss, F.l1_loss, nn.SmoothL1Loss(), nn.PoissonNLLLoss()],
+    ids=["mse", "l1", "smooth", "poisson"],
 )
 @pytest.mark.parametrize("shape", [(8,), (8, 12, 12)], ids=str)
 def test_no_loss_broadcasts_a_prediction_against_its_label(loss, shape):
