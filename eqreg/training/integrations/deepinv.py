@@ -33,7 +33,7 @@ class EquivarianceLoss(_loss.Loss):
         options: of the regularizer.
 
     Warns:
-        UserWarning: once, if ``physics.A`` does not commute with the turns of the group.
+        UserWarning: once, if the operator of the physics does not commute with the turns of the group.
 
     Example::
 
