@@ -87,7 +87,7 @@ class EquivarianceMetric(_metric.Metric):
 
 @torch.no_grad()
 def _tell_if_bent(name: str, physics: Any, x: Tensor, group: Group) -> bool:
-    """Warn if the operator of the physics does not commute with the turns of the group on ``x``; whether it was told."""
+    """Warn if the physics does not commute with the turns of the group on ``x``; whether it was told."""
     y = physics.A(x)
     if not isinstance(y, Tensor):
         return False  # several measurements: which of them turn is not known here
