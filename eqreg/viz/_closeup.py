@@ -39,8 +39,8 @@ def closeup(
 ) -> Picture:
     """One large picture a method, all of the same place, beside the truth.
 
-    A line to drag shows on its left the image before. Below each picture stand what a frame marks,
-    ``zoom`` times as large (the same frame in all; a click moves it), and the error ``image - clean``:
+    A line to drag shows on its left the image before. Below each picture stand, at half its width, what a frame
+    marks, enlarged (the same frame in all; a click moves it), and the error ``image - clean``:
     grey is right, white is too bright, black is too dark. The truth has the marked part of the image before
     instead. Everything but the dragging works without JavaScript.
 
@@ -54,7 +54,7 @@ def closeup(
         notes: method -> a word beside its name, the last of ``names`` included; the PSNR in dB of the values
             clipped to [0, 1] if not given.
         box: row and column of the frame's middle in pixels; where the methods' errors differ most if not given.
-        zoom: how many times the frame is enlarged.
+        zoom: the picture's side over the frame's, so that what it marks stands ``zoom / 2`` times as large.
         error: difference shown as black or white; of colours the mean over the channels.
         size: least width of a picture in CSS pixels. On a phone two stand in a row.
 
@@ -94,8 +94,9 @@ def closeup(
         for name, image in shown.items()
     )  # fmt: skip
     told = (
-        f"Below each: what the frame marks, {zoom} times as large (a click moves it), and the error: grey is none, "
-        f"white {error:g} too bright, black {error:g} too dark. Below “{names[2]}”: the marked part of “{names[0]}”."
+        f"Below each: what the frame marks, {zoom / 2:g} times as large (a click moves it), and the error: grey is "
+        f"none, white {error:g} too bright, black {error:g} too dark. "
+        f"Below “{names[2]}”: the marked part of “{names[0]}”."
     )
     body = (
         panes(blocks, size, f"--before:url({data(first)});", f'onclick="{_POINT}" data-part="{1 / zoom}"')

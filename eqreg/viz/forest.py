@@ -68,7 +68,8 @@ def forest(
         for place, c in enumerate(rows):
             color = COLORS[_COLOR[c.verdict]]
             mean, half = scale * c.mean, scale * c.half
-            ax.plot([mean - half, mean + half], [place - _APART / 2] * 2, color=color, lw=3)
+            # Solid, whatever the cycle of styles has come to.
+            ax.plot([mean - half, mean + half], [place - _APART / 2] * 2, "-", color=color, lw=3)
             filled = "white" if c.verdict == "undecided" else color
             ax.plot(mean, place - _APART / 2, "o", color=color, markerfacecolor=filled, ms=6)
             longest = max(longest, abs(mean) + half)

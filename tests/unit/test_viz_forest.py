@@ -40,6 +40,13 @@ def test_every_task_has_its_panel_rows_and_words():
     assert top < bottom  # the first contrast stands on top
 
 
+def test_bars_of_many_contrasts_are_all_solid():
+    """A curve with a colour of its own takes its style from the cycle, whose ninth is dashed."""
+    (ax,) = forest({"digits": 12 * DIGITS}, MARGINS).axes
+    assert len(thick(ax)) == 12
+    assert {line.get_linestyle() for line in ax.lines if line.get_linewidth() == 3} == {"-"}
+
+
 def test_both_intervals_and_the_margin_are_where_they_belong():
     rain, digits = drawn(units={"digits": ("points", 100.0)}).axes
     assert thick(rain) == [(-0.03, 0.13), (0.3, 0.5), (-0.5, 0.1)]

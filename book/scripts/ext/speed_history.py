@@ -91,14 +91,14 @@ def drawn(history):
             last_run = age == 0
             color = viz.COLORS["blue"] if last_run else "0.6"
             ends = [max(LEAST, row["low"]), max(LEAST, row["high"])]
-            ax.plot(ends, [y, y], color=color, lw=1.5 if last_run else 0.7)
+            ax.plot(ends, [y, y], "-", color=color, lw=1.5 if last_run else 0.7)
             place, marker = max(LEAST, row["ratio"]), "o" if row["ratio"] > LEAST else "<"
             size = 5 if last_run else 3
             ax.plot(place, y, marker, color=color, ms=size, zorder=2 + last_run, clip_on=False)
     for y, row in enumerate(rows):
-        if row["target"] is not None:
+        if row["target"] is not None and row["target"] >= LEAST:
             ax.plot(
-                max(LEAST, row["target"]),
+                row["target"],
                 y,
                 "|",
                 color=viz.COLORS["orange"],
@@ -108,9 +108,7 @@ def drawn(history):
             )
     ax.axvline(1, color="0.8", lw=0.8, zorder=0)
     ax.set_yticks(range(len(rows)), [f"{r['group']}: {label(r)}" for r in rows], fontsize=7)
-    ax.set(
-        xscale="log", xlabel=f"ratio (bar: its target; grey: earlier runs; triangle: below {LEAST})"
-    )
+    ax.set(xscale="log", xlabel="ratio")
     ax.set_xlim(left=LEAST)
     ticks = [t for t in (0.4, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 4) if t <= ax.get_xlim()[1]]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
@@ -118,7 +116,8 @@ def drawn(history):
     ax.invert_yaxis()
     runs = "run" if len(history) == 1 else "runs"
     alt = f"Ratios of {len(rows)} figures in {len(history)} {runs}; the table below has the last."
-    return viz.show(figure, alt=alt).html
+    caption = f"Blue: the last run, with its interval. Grey: earlier ones. Orange: the target. Triangle: below {LEAST}."
+    return viz.show(figure, alt=alt, caption=caption).html
 
 
 def cells(texts, columns):
