@@ -138,18 +138,21 @@ def test_torchmetrics():
     assert torch.allclose(metric.compute(), equivariance_error(model, X[:1], C4)[0], rtol=1e-5)
 
 
+class Wrapped(nn.Module):
+    """As deepinv calls a reconstruction network."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, y, physics, **kwargs):
+        return self.net(y)
+
+
 @pytest.mark.filterwarnings("ignore")  # deepinv's own
 def test_deepinv_trainer(tmp_path):
     deepinv = require("deepinv", extra="tasks")
     from eqreg.training.integrations.deepinv import EquivarianceLoss, EquivarianceMetric
-
-    class Wrapped(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = net()
-
-        def forward(self, y, physics, **kwargs):
-            return self.net(y)
 
     physics = deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.05))
     data = DataLoader(list(X), batch_size=3)
@@ -192,14 +195,6 @@ def test_deepinv_physics_that_does_not_commute_is_told(kind, recwarn):
         "symmetric mask": lambda: deepinv.physics.Inpainting((1, size, size), mask=symmetric[0]),
         "blur": lambda: deepinv.physics.Blur(torch.ones(1, 1, 3, 3) / 9, padding="circular"),
     }[kind]()
-
-    class Wrapped(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = net()
-
-        def forward(self, y, physics, **kwargs):
-            return self.net(y)
 
     model, y = Wrapped(), physics.A(X)
     recwarn.clear()
