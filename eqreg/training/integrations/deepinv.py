@@ -33,7 +33,7 @@ class EquivarianceLoss(_loss.Loss):
         options: of the regularizer.
 
     Warns:
-        UserWarning: once, if the operator of the physics does not commute with the turns of the group.
+        UserWarning: once for a physics, if it does not commute with the turns of the group.
 
     Example::
 
@@ -44,7 +44,7 @@ class EquivarianceLoss(_loss.Loss):
         super().__init__()
         self.group, self.weight, self.options = group, weight, options
         self._regularizer: EquivarianceRegularizer | None = None
-        self._told = False
+        self._asked: Any = None  # the physics that was asked whether it commutes
 
     def forward(
         self, x_net: Tensor, x: Tensor, y: Tensor, physics: Any, model: nn.Module, **kwargs: Any
@@ -52,7 +52,11 @@ class EquivarianceLoss(_loss.Loss):
         """The weighted penalty of ``model(y, physics)``, 0-d."""
         if self._regularizer is None or self._regularizer.model is not model:
             self._regularizer = EquivarianceRegularizer(model, self.group, turn=0, **self.options)
-        self._told = self._told or _tell_if_bent("EquivarianceLoss", physics, x_net, self.group)
+        if (
+            self._asked is not physics
+        ):  # not at every step: it costs as many measurements as the group is large
+            self._asked = physics
+            _tell_if_bent("EquivarianceLoss", physics, x_net, self.group)
         return self.weight * self._regularizer(y, physics).penalty
 
 
@@ -69,7 +73,8 @@ class EquivarianceMetric(_metric.Metric):
 
     def __init__(self, group: Group, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.group, self.lower_better, self._told = group, True, False
+        self.group, self.lower_better = group, True
+        self._asked: Any = None
 
     def metric(
         self,
@@ -81,16 +86,18 @@ class EquivarianceMetric(_metric.Metric):
         **kwargs: Any,
     ) -> Tensor:
         """The errors (B,)."""
-        self._told = self._told or _tell_if_bent("EquivarianceMetric", physics, x_net, self.group)
+        if self._asked is not physics:
+            self._asked = physics
+            _tell_if_bent("EquivarianceMetric", physics, x_net, self.group)
         return equivariance_error(lambda t: model(t, physics), y, self.group)
 
 
 @torch.no_grad()
-def _tell_if_bent(name: str, physics: Any, x: Tensor, group: Group) -> bool:
-    """Warn if the physics does not commute with the turns of the group on ``x``; whether it was told."""
+def _tell_if_bent(name: str, physics: Any, x: Tensor, group: Group) -> None:
+    """Warn if the physics does not commute with the turns of the group on ``x``."""
     y = physics.A(x)
     if not isinstance(y, Tensor):
-        return False  # several measurements: which of them turn is not known here
+        return  # several measurements: which of them turn is not known here
     for g in group.elements[1:]:
         moved = physics.A(rotate(x, g, group))
         asked = rotate(y, g, group)
@@ -102,5 +109,4 @@ def _tell_if_bent(name: str, physics: Any, x: Tensor, group: Group) -> bool:
                 "answer to another question. Take a mask or a filter that turns into itself, or a smaller group",
                 stacklevel=4,
             )
-            return True
-    return False
+            return
