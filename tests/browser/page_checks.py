@@ -134,10 +134,15 @@ NARROW_WAYS = """() => [...document.querySelectorAll('.prev-next-words')]
   .map(e => `${Math.round(e.getBoundingClientRect().width)} px for: ${e.textContent.slice(0, 40)}`)"""
 
 
+# Their figures and tables do.
+SCROLLS_TWICE = """() => [...document.querySelectorAll('.cell_output > .output.text_html')]
+  .filter(e => /auto|scroll/.test(getComputedStyle(e).overflow)).map(e => `scrolls: ${e.innerHTML.slice(0, 60)}`)"""
+
+
 def phone_faults(seen):
     """The page scrolls only downwards on a phone, with everything unfolded too; the ways on are wide enough to read."""
     seen.page.set_viewport_size(PHONE)
-    narrow = seen.page.evaluate(NARROW_WAYS)
+    narrow = seen.page.evaluate(NARROW_WAYS) + seen.page.evaluate(SCROLLS_TWICE)
     folded = seen.page.evaluate(OVERFLOW)
     seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     unfolded = seen.page.evaluate(OVERFLOW)
