@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
 FIRST_SCREENS = ({"width": 1400, "height": 900}, {"width": 375, "height": 812})
 
 
@@ -113,42 +112,22 @@ def heading_faults(seen):
     return [] if count == 1 else [f"{count} h1 headings, expected 1"]
 
 
-OVERFLOW = """() => {
-  const width = document.documentElement.clientWidth;
-  const left = [...document.querySelectorAll('main :is(mjx-container, img, table, p)')].filter(
-    e => e.getBoundingClientRect().width && e.getBoundingClientRect().left < -1);
-  if (left.length) return left.map(e => `no scrolling leads to its left: ${e.textContent.slice(0, 40)}`);
-  if (document.documentElement.scrollWidth <= width) return [];
-  const wide = e => e.getBoundingClientRect().right > width + 1;
-  const scrolls = e => e && (getComputedStyle(e).overflowX != 'visible' || scrolls(e.parentElement));
-  const inMain = [...document.querySelectorAll('main *')];
-  const named = inMain.filter(e => wide(e) && !scrolls(e)).slice(-2).map(e => e.outerHTML);
-  const html = named.map(text => text.slice(0, 80)).join(', ');
-  return [`${document.documentElement.scrollWidth} px wide on ${width} px: ${html}`];
+WIDE_CODE = """() => {
+  const folds = [...document.querySelectorAll('main details:not([open])')];
+  folds.forEach(fold => fold.open = true);
+  const wide = [...document.querySelectorAll('main .cell_input pre')].filter(e => e.scrollWidth > e.clientWidth + 1);
+  const faults = wide.map(e => `${e.scrollWidth} px of code in ${e.clientWidth}: ${e.textContent.slice(0, 60)}`);
+  folds.forEach(fold => fold.open = false);
+  return faults;
 }"""
 
 
-# Half a phone is too narrow for the sentence that says what the next page is about.
-NARROW_WAYS = """() => [...document.querySelectorAll('.prev-next-words')]
-  .filter(e => e.parentElement.getBoundingClientRect().width < 200)
-  .map(e => `${Math.round(e.getBoundingClientRect().width)} px for: ${e.textContent.slice(0, 40)}`)"""
-
-
-# Their figures and tables do.
-SCROLLS_TWICE = """() => [...document.querySelectorAll('.cell_output > .output.text_html')]
-  .filter(e => /auto|scroll/.test(getComputedStyle(e).overflow)).map(e => `scrolls: ${e.innerHTML.slice(0, 60)}`)"""
-
-
-def phone_faults(seen):
-    """The page scrolls only downwards on a phone, with everything unfolded too; the ways on are wide enough to read."""
-    seen.page.set_viewport_size(PHONE)
-    narrow = seen.page.evaluate(NARROW_WAYS) + seen.page.evaluate(SCROLLS_TWICE)
-    folded = seen.page.evaluate(OVERFLOW)
-    seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    unfolded = seen.page.evaluate(OVERFLOW)
-    seen.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = false)")
+def code_faults(seen):
+    """No code scrolls sideways in a wide window, folded or not."""
+    seen.page.set_viewport_size(FIRST_SCREENS[0])
+    faults = seen.page.evaluate(WIDE_CODE)
     seen.page.set_viewport_size(DESKTOP)
-    return narrow or folded or unfolded
+    return faults
 
 
 PICTURE = """slider => JSON.stringify([...(slider.closest('figure') ?? slider.parentElement)

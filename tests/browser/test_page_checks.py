@@ -1,6 +1,7 @@
 """The checks themselves: each passes a good page and fails a page with one fault."""
 
 import page_checks as checks
+import phone_checks
 import pytest
 
 GOOD = """<!doctype html><title>t</title><link rel="icon" href="data:,"><main>
@@ -33,18 +34,32 @@ FAULTS = [
     (checks.image_faults, 'alt="b"', ""),
     (checks.image_faults, 'width="200" src="data:', 'src="broken:'),
     (checks.heading_faults, "<p>", "<h1>Another</h1><p>"),
-    (checks.phone_faults, "<p>", "<p style='width:500px'>"),
+    (phone_checks.phone_faults, "<p>", "<p style='width:500px'>"),
     (
-        checks.phone_faults,
+        phone_checks.phone_faults,
         "<p>",
         "<div style='display:flex;justify-content:end;overflow:hidden'><p style='min-width:500px'>",
     ),
     (
-        checks.phone_faults,
+        phone_checks.phone_faults,
         "<p>",
         "<div style='width:45%'>10<span class='prev-next-words'>Can it?</span></div><p>",
     ),
-    (checks.phone_faults, "Because.", "<span style='white-space:pre'>" + "wide " * 99 + "</span>"),
+    (
+        phone_checks.phone_faults,
+        "Because.",
+        "<span style='white-space:pre'>" + "wide " * 99 + "</span>",
+    ),
+    (
+        phone_checks.phone_faults,
+        "<p>",
+        "<div class='cell_output'><div class='output text_html' style='overflow-x:auto'>1</div></div><p>",
+    ),
+    (
+        checks.code_faults,
+        "Because.",
+        "<div class='cell_input'><pre style='overflow:auto'>" + "x" * 900 + "</pre></div>",
+    ),
     (checks.slider_faults, "oninput", "data-oninput"),
     (checks.folded_faults, "<details>", "<details open>"),
     (checks.folded_faults, "<details>", "<details ontoggle='this.open = false'>"),

@@ -74,8 +74,12 @@ def test_links_lead_somewhere(seen):
     assert not checks.link_faults(seen, HTML)
 
 
+def test_code_fits_a_wide_window(seen):
+    assert not checks.code_faults(seen)
+
+
 def test_fits_a_phone(seen):
-    assert not checks.phone_faults(seen)
+    assert not phone_checks.phone_faults(seen)
 
 
 def test_is_read_on_a_phone(seen):
