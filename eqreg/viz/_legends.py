@@ -100,7 +100,9 @@ def names(ax: Any, width: float, smallest: float, undo: list[Callable[[], Any]])
         pitch = ax.bbox.height / len(left) / (smallest * 1.3 * ax.figure.dpi / 72)
         texts = [t.get_text() for t in left]
         longest = max(map(len, texts))
-        letters = max(16, longest // 2 + 2) if pitch >= 2 else longest
+        letters = (
+            max(16, longest // 2 + 2) if pitch >= 1.85 else longest
+        )  # two lines of 1.2, in units of 1.3
         undo.append(partial(ax.set_yticks, ax.get_yticks(), texts, fontsize=left[0].get_fontsize()))
         broken = [textwrap.fill(text, letters, break_long_words=False) for text in texts]
         ax.set_yticks(ax.get_yticks(), broken, fontsize=smallest)

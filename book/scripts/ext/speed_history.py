@@ -5,6 +5,7 @@ read from artifacts/speed.json when the page is built; without that file the pag
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from docutils import nodes
@@ -82,10 +83,20 @@ def drawn(history):
     from eqreg import viz
 
     rows = history[-1]["rows"]
-    figure, ax = viz.subplots(size=(8, 0.6 + 0.28 * len(rows)))
+    sizes = Counter(row["group"] for row in rows)
+    names, places, y = {}, [], 0  # a group of several figures has a line for its own name
+    for row in rows:
+        alone = sizes[row["group"]] == 1
+        if not alone and name(row["group"]) not in names.values():
+            names[y] = name(row["group"])
+            y += 1
+        names[y] = (f"{row['group']}: " if alone else "") + label(row)
+        places.append(y)
+        y += 1
+    figure, ax = viz.subplots(size=(8, 0.6 + 0.3 * y))
     for age, entry in enumerate(reversed(history)):
         found = {key(row): row for row in entry["rows"]}
-        for y, last in enumerate(rows):
+        for y, last in zip(places, rows, strict=True):
             if (row := found.get(key(last))) is None:
                 continue
             last_run = age == 0
@@ -95,25 +106,20 @@ def drawn(history):
             place, marker = max(LEAST, row["ratio"]), "o" if row["ratio"] > LEAST else "<"
             size = 5 if last_run else 3
             ax.plot(place, y, marker, color=color, ms=size, zorder=2 + last_run, clip_on=False)
-    for y, row in enumerate(rows):
+    for y, row in zip(places, rows, strict=True):
         if row["target"] is not None and row["target"] >= LEAST:
-            ax.plot(
-                row["target"],
-                y,
-                "|",
-                color=viz.COLORS["orange"],
-                ms=11,
-                mew=2.5,
-                zorder=4,
-            )
+            mark = {"color": viz.COLORS["orange"], "ms": 11, "mew": 2.5, "zorder": 4}
+            ax.plot(row["target"], y, "|", **mark)
     ax.axvline(1, color="0.8", lw=0.8, zorder=0)
-    ax.set_yticks(range(len(rows)), [f"{r['group']}: {label(r)}" for r in rows], fontsize=7)
+    ax.set_yticks(list(names), list(names.values()), fontsize=9)
+    for at, tick in zip(names, ax.get_yticklabels(), strict=True):
+        tick.set_weight("normal" if at in places else "bold")
     ax.set(xscale="log", xlabel="ratio")
     ax.set_xlim(left=LEAST)
     ticks = [t for t in (0.4, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 4) if t <= ax.get_xlim()[1]]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.set_xticks([], minor=True)
-    ax.invert_yaxis()
+    ax.set_ylim(y - 0.4, -0.6)
     runs = "run" if len(history) == 1 else "runs"
     alt = f"Ratios of {len(rows)} figures in {len(history)} {runs}; the table below has the last."
     caption = f"Blue: the last run, with its interval. Grey: earlier ones. Orange: the target. Triangle: below {LEAST}."
