@@ -95,7 +95,7 @@ def grid(
         titles: one line above each image.
         columns: images per row; all in one row if not given.
         limits: values shown as black and white; None takes the extremes over *all* images.
-        cell: side of an image in inches.
+        cell: longer side of an image in inches.
         cmap: colour map of one-channel images.
 
     Returns:
@@ -107,6 +107,8 @@ def grid(
     >>> figure = grid([np.eye(8), np.ones((3, 8, 8))], ["grey", "colour"])
     >>> [ax.get_title() for ax in figure.axes]
     ['grey', 'colour']
+    >>> grid([np.ones((4, 8))], cell=2.0).get_size_inches().tolist()  # no empty stripes beside wide images
+    [2.0, 1.0]
     """
     arrays = [as_image(image) for image in images]
     if not arrays:
@@ -116,10 +118,9 @@ def grid(
     low, high = limits or (min(map(np.min, arrays)), max(map(np.max, arrays)))
     columns = min(columns or len(arrays), len(arrays))
     rows = -(-len(arrays) // columns)
-    title_height = 0.3 if titles else 0.0
-    figure, axes = subplots(
-        rows, columns, size=(columns * cell, rows * (cell + title_height)), squeeze=False
-    )
+    tall = cell * min(1.0, max(array.shape[0] / array.shape[1] for array in arrays))
+    tall += 0.3 if titles else 0.0
+    figure, axes = subplots(rows, columns, size=(columns * cell, rows * tall), squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, array, title in zip(axes.flat, arrays, titles or [""] * len(arrays), strict=False):

@@ -13,6 +13,7 @@ from typing import Any
 _LONG = 8  # rows; a longer table can be sorted by a click on a column's name
 _MISSING = "–"
 # A text that begins with a number and goes on with its interval is sorted, and stands, as a number.
+_SIGN = re.compile(r"(?<![\w.)-])-(?=\d)")
 _LEADING = re.compile(r"[+−-]?\d+(\.\d+)?(?=$| [(±])")
 
 # All there is to run, in the button itself, as in `explore`: it survives where scripts are moved.
@@ -118,7 +119,7 @@ def _text(value: Any, spec: str, column: str) -> str:
     if _missing(value):
         return _MISSING
     if isinstance(value, str | bool):
-        return str(value)
+        return _SIGN.sub("−", str(value))
     if isinstance(value, Real):
         return _number(value, spec)
     if _pair(value):

@@ -115,5 +115,6 @@ def layer_profile(errors: Mapping[str, Mapping[str, float]], *, ylabel: str) -> 
     ax.set_xticks(range(1, 1 + max(len(layers) for layers in errors.values())))
     ax.set_ylabel(ylabel)
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    ax.legend(fontsize=_TITLE, frameon=False)
+    # Curves go anywhere, so that no place among them is free.
+    figure.legend(loc="outside lower center", ncols=4, fontsize=_TITLE, frameon=False)
     return figure

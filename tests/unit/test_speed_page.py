@@ -61,3 +61,21 @@ def test_the_page_of_costs_is_made_of_the_stored_history(tmp_path):
     assert "decay plain 1.010 1.000 to 1.020 1.03 yes" in text
     assert "EQ-Reg (memory) plain 1.500 – –" in text
     assert page.count("Ratios of 2 figures in 2 runs") == 1
+
+
+def test_every_figure_lies_within_the_drawing():
+    one = measured(1.2, "v")
+    one["rows"].append(
+        {**one["rows"][0], "group": "mar"}
+    )  # a group of one figure, which has no line of its own
+    ax = speed_history.plotted([one]).axes[0]
+    names = [t.get_text() for t in ax.get_yticklabels()]
+    assert names == [
+        speed_history.GROUPS["wide"],
+        "decay / plain",
+        "EQ-Reg / plain, memory",
+        "mar: decay / plain",
+    ]
+    low, high = sorted(ax.get_ylim())
+    drawn = [y for line in ax.lines for y in line.get_ydata() if line.get_xdata()[0] != 1]
+    assert {1, 2, 3} <= {*drawn} and low < 0 and high > 3

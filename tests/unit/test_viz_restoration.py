@@ -34,5 +34,6 @@ def test_layer_profile_draws_every_method():
     figure = layer_profile({"a": {"0": 0.5, "2": 0.1}, "b": {"0": 0.0}}, ylabel="error")
     (ax,) = figure.axes
     assert [line.get_ydata().tolist() for line in ax.lines] == [[0.5, 0.1], [0.0]]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
     assert ax.get_ylim()[0] <= 0

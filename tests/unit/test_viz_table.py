@@ -90,3 +90,9 @@ def test_exponents_keep_their_minus():
 def test_what_cannot_be_shown_is_named(rows, formats, error, words):
     with pytest.raises(error, match=words):
         table(rows, formats=formats)
+
+
+def test_minus_signs_in_texts_are_those_of_numbers():
+    given = ["strict-C4", "62.8 (-3.3 ± 3.9)", "-4° to -6°", "2026-11-28", "1e-3"]
+    row = dict(zip("abcde", given, strict=True))
+    assert shown(table([row]))[1] == [*given[:1], "62.8 (−3.3 ± 3.9)", "−4° to −6°", *given[3:]]

@@ -78,8 +78,8 @@ def said(entry):
     )
 
 
-def drawn(history):
-    """The history as a figure: a line for each figure of the last run, one place for each run."""
+def plotted(history):
+    """A line for each figure of the last run, one place for each run."""
     from eqreg import viz
 
     rows = history[-1]["rows"]
@@ -119,11 +119,19 @@ def drawn(history):
     ticks = [t for t in (0.4, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 4) if t <= ax.get_xlim()[1]]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.set_xticks([], minor=True)
-    ax.set_ylim(y - 0.4, -0.6)
+    ax.set_ylim(max(names) + 0.6, -0.6)
+    return figure
+
+
+def drawn(history):
+    """The history as HTML: a picture with its caption."""
+    from eqreg import viz
+
+    rows = history[-1]["rows"]
     runs = "run" if len(history) == 1 else "runs"
     alt = f"Ratios of {len(rows)} figures in {len(history)} {runs}; the table below has the last."
     caption = f"Blue: the last run, with its interval. Grey: earlier ones. Orange: the target. Triangle: below {LEAST}."
-    return viz.show(figure, alt=alt, caption=caption).html
+    return viz.show(plotted(history), alt=alt, caption=caption).html
 
 
 def cells(texts, columns):
