@@ -1,5 +1,6 @@
 """``eqreg ct``: data sets with metal from slices of one's own, from files to the score."""
 
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from eqreg.data.metal.layout import read_case
 from eqreg.data.metal.manifest import cases, read_manifest, read_split_masks
 from eqreg.data.metal.place import SITES, check_masks, labels, place
 from eqreg.data.metal.protocol import Metal, Recipe, read_recipe
+from eqreg.data.metal.sheet import Tiles, sheet
 from eqreg.data.phantoms import REGIONS, phantom
 from eqreg.data.syndeeplesion import SynDeepLesion
 from eqreg.experiments.artifacts import load_artifact
@@ -533,3 +535,15 @@ def test_the_command_says_what_it_expects(tmp_path, capsys, arguments, message):
     assert message in capsys.readouterr().err and not (tmp_path / "d").exists()
     assert main(["ct", "score", str(tmp_path)]) == 2
     assert "expected a data set of `eqreg ct simulate`, found no" in capsys.readouterr().err
+
+
+def test_a_contact_sheet_has_the_letters_of_its_titles():
+    tile = np.zeros((8, 8, 3), np.uint8)
+    made = {t: sheet(("clean",), [Tiles(t, (tile,))]) for t in ("λ", "Ж", "?", "")}
+    assert len({*made.values()}) == 4  # no two alike: a letter that the font lacks would be a box
+    with require("PIL.Image", extra="tasks").open(io.BytesIO(made[""])) as page:
+        assert page.getpixel((page.width - 1, 0)) == (
+            0,
+            0,
+            0,
+        )  # black between the pictures, as they are

@@ -14,7 +14,7 @@ from ...physics.ct import mu_to_hu
 
 # The window in HU, a tile's side and the height of a row's title in pixels.
 WINDOW = (-300.0, 400.0)
-_TILE, _TITLE = 256, 18
+_TILE, _TITLE, _LETTERS = 256, 28, 20
 _METAL = (255, 120, 0)
 
 Picture = np.ndarray[Any, Any]
@@ -31,15 +31,20 @@ def sheet(heads: Sequence[str], rows: Sequence[Tiles]) -> bytes:
     """A PNG with a row of tiles for each case, under their heads."""
     image = require("PIL.Image", extra="tasks")
     draw = require("PIL.ImageDraw", extra="tasks")
-    page = image.new("RGB", (len(heads) * _TILE, len(rows) * (_TILE + _TITLE) + _TITLE), "white")
+    # White on black, as the pictures are, and large enough for a sheet that is shown at half its size.
+    page = image.new("RGB", (len(heads) * _TILE, len(rows) * (_TILE + _TITLE) + _TITLE), "black")
+    # The letters of matplotlib: those that come with Pillow are small, or ASCII alone.
+    font = require("matplotlib.font_manager", extra="tasks").findfont("DejaVu Sans")
+    look = {
+        "fill": "white",
+        "font": require("PIL.ImageFont", extra="tasks").truetype(font, _LETTERS),
+    }
     pen = draw.Draw(page)
     for i, head in enumerate(heads):
-        pen.text((i * _TILE + 4, 3), head, fill="black")
+        pen.text((i * _TILE + 4, 3), head, **look)
     for k, row in enumerate(rows):
         top = _TITLE + k * (_TILE + _TITLE)
-        # The font that comes with Pillow may have no letters beyond Latin-1.
-        title = row.title.encode("latin-1", "replace").decode("latin-1")
-        pen.text((4, top + 3), title, fill="black")
+        pen.text((4, top + 3), row.title, **look)
         for i, tile in enumerate(row.pictures):
             small = image.fromarray(tile).resize((_TILE, _TILE), image.Resampling.BILINEAR)
             page.paste(small, (i * _TILE, top + _TITLE))
