@@ -102,7 +102,7 @@ class Deraining(Task):
                 "published": True, "part": "fit", "patches": 400, "patch": 64, "crop": 32, "size": 128,
                 "stages": 3, "maps": 8, "width": 16, "blocks": 1, "residual": (24, 6),
             },
-            expects="six hours of one CPU core with its tuning, counted from its first runs",
+            expects="six hours of one CPU core for five rows, with their tuning",
         ),
         "full": Preset(
             steps=2500, images=16, methods=(*_ROWS, "strict-equal", "penalty-C4"), seeds=(0, 1, 2),

@@ -104,7 +104,7 @@ class Mar(Task):
                 "data": "ct100", "size": 416, "slices": 30, "implants": 4, "crop": 48, "turn_every": 11,
                 "stages": 3, "maps": 8, "width": 8, "blocks": 1, "dictionary": 5, "unet": (8, 2),
             },
-            expects="six hours of one CPU core with its tuning, counted from its first runs",
+            expects="six hours of one CPU core for five rows, with their tuning",
         ),
         "full": Preset(
             steps=3000, images=16, methods=(*_ROWS, "augmentation-decay", *_LARGE_FILTERS), seeds=(0, 1, 2),
