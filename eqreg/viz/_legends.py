@@ -100,9 +100,8 @@ def names(ax: Any, width: float, smallest: float, undo: list[Callable[[], Any]])
         pitch = ax.bbox.height / len(left) / (smallest * 1.3 * ax.figure.dpi / 72)
         texts = [t.get_text() for t in left]
         longest = max(map(len, texts))
-        letters = (
-            max(16, longest // 2 + 2) if pitch >= 1.85 else longest
-        )  # two lines of 1.2, in units of 1.3
+        two = 2 * 1.2 / 1.3  # lines of a broken name, whose distance is 1.2 of its letters' size
+        letters = max(16, longest // 2 + 2) if pitch >= two else longest
         undo.append(partial(ax.set_yticks, ax.get_yticks(), texts, fontsize=left[0].get_fontsize()))
         broken = [textwrap.fill(text, letters, break_long_words=False) for text in texts]
         ax.set_yticks(ax.get_yticks(), broken, fontsize=smallest)

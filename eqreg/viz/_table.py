@@ -12,8 +12,9 @@ from typing import Any
 
 _LONG = 8  # rows; a longer table can be sorted by a click on a column's name
 _MISSING = "–"
-# A text that begins with a number and goes on with its interval is sorted, and stands, as a number.
+# The hyphen before a number, as formats write it; not that of a date, a name or an exponent.
 _SIGN = re.compile(r"(?<![\w.)-])-(?=\d)")
+# A text that begins with a number and goes on with its interval is sorted, and stands, as a number.
 _LEADING = re.compile(r"[+−-]?\d+(\.\d+)?(?=$| [(±])")
 
 # All there is to run, in the button itself, as in `explore`: it survives where scripts are moved.

@@ -542,8 +542,5 @@ def test_a_contact_sheet_has_the_letters_of_its_titles():
     made = {t: sheet(("clean",), [Tiles(t, (tile,))]) for t in ("λ", "Ж", "?", "")}
     assert len({*made.values()}) == 4  # no two alike: a letter that the font lacks would be a box
     with require("PIL.Image", extra="tasks").open(io.BytesIO(made[""])) as page:
-        assert page.getpixel((page.width - 1, 0)) == (
-            0,
-            0,
-            0,
-        )  # black between the pictures, as they are
+        # Black between the pictures, as they are.
+        assert page.getpixel((page.width - 1, 0)) == (0, 0, 0)

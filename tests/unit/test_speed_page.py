@@ -65,9 +65,8 @@ def test_the_page_of_costs_is_made_of_the_stored_history(tmp_path):
 
 def test_every_figure_lies_within_the_drawing():
     one = measured(1.2, "v")
-    one["rows"].append(
-        {**one["rows"][0], "group": "mar"}
-    )  # a group of one figure, which has no line of its own
+    # A group of one figure has no line of its own.
+    one["rows"].append({**one["rows"][0], "group": "mar"})
     ax = speed_history.plotted([one]).axes[0]
     names = [t.get_text() for t in ax.get_yticklabels()]
     assert names == [

@@ -34,11 +34,11 @@ def sheet(heads: Sequence[str], rows: Sequence[Tiles]) -> bytes:
     # White on black, as the pictures are, and large enough for a sheet that is shown at half its size.
     page = image.new("RGB", (len(heads) * _TILE, len(rows) * (_TILE + _TITLE) + _TITLE), "black")
     # The letters of matplotlib: those that come with Pillow are small, or ASCII alone.
-    font = require("matplotlib.font_manager", extra="tasks").findfont("DejaVu Sans")
-    look = {
-        "fill": "white",
-        "font": require("PIL.ImageFont", extra="tasks").truetype(font, _LETTERS),
-    }
+    folder = require("matplotlib", extra="tasks").get_data_path()
+    letters = require("PIL.ImageFont", extra="tasks").truetype(
+        f"{folder}/fonts/ttf/DejaVuSans.ttf", _LETTERS
+    )
+    look = {"fill": "white", "font": letters}
     pen = draw.Draw(page)
     for i, head in enumerate(heads):
         pen.text((i * _TILE + 4, 3), head, **look)
